@@ -342,7 +342,14 @@ static bool poll_events(struct loop *loop, uint64_t wait_ns)
 	struct timespec ts = {(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
 	int n;
 
-	n = epoll_pwait2(loop->epfd, loop->events, EVENTS_MAX, wait_ns == UINT64_MAX ? NULL : &ts, NULL);
+	if (wait_ns == 0 || wait_ns == UINT64_MAX) {
+		n = epoll_wait(loop->epfd, loop->events, EVENTS_MAX, wait_ns ? -1 : 0);
+	} else {
+		n = epoll_pwait2(loop->epfd, loop->events, EVENTS_MAX, &ts, NULL);
+		if (n < 0 && errno == ENOSYS) /* before Linux 5.11: whole milliseconds */
+			n = epoll_wait(loop->epfd, loop->events, EVENTS_MAX,
+			    (int)(wait_ns / 1000000 < 60000 ? wait_ns / 1000000 + 1 : 60000));
+	}
 	loop->event_count = n > 0 ? n : 0;
 	return n > 0;
 }
