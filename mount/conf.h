@@ -13,6 +13,7 @@
 #include "core/err.h"
 #include "core/log.h"
 #include "core/opts.h"
+#include "core/pool.h"
 #include "mount/source.h"
 
 enum {
@@ -51,7 +52,8 @@ struct mount_conf {
 	uint64_t swap_size; /* bytes; 0: not given */
 	uint32_t swap_prio; /* 0 … MOUNT_PRIO_MAX, or MOUNT_PRIO_NONE */
 	bool swap_discard;
-	struct opt_list loops; /* region names */
+	char loops[MOUNT_LOOPS_MAX][POOL_NAME_MAX + 1]; /* region names */
+	unsigned loop_count;
 
 	struct opts opts; /* private: which options were given */
 };
