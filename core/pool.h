@@ -145,6 +145,7 @@ struct pool_req {
 	/* For the pool that has the request now. */
 	struct pool_req *next;
 	struct loop *loop;
+	void *owner;
 	struct work work;
 	int err;
 };

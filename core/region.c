@@ -45,11 +45,11 @@ struct region *region_create(const char *name, const struct region_attr *attr, s
 	region->gid = attr->gid;
 	region->atime_ns = attr->atime_ns;
 	region->ctime_ns = attr->ctime_ns;
-	region->base = attr->version;
 	atomic_init(&region->mode, attr->mode & 07777);
 	atomic_init(&region->size, attr->size);
 	atomic_init(&region->mtime_ns, attr->mtime_ns);
 	atomic_init(&region->version, attr->version);
+	atomic_init(&region->base, attr->version);
 	return region;
 }
 
@@ -108,7 +108,7 @@ void region_touch(struct region *region, uint64_t session)
 	atomic_store(&region->seen, false);
 	old = atomic_fetch_add(&region->version, 1);
 	if (atomic_exchange(&region->writer, session) != session)
-		__atomic_store_n(&region->base, old + 1, __ATOMIC_SEQ_CST);
+		atomic_store(&region->base, old + 1);
 }
 
 bool region_unchanged(const struct region *region, uint64_t session, uint64_t version)
@@ -120,7 +120,7 @@ bool region_unchanged(const struct region *region, uint64_t session, uint64_t ve
 	if (version == now)
 		return true;
 	return atomic_load(&region->writer) == session &&
-	    version + 1 >= __atomic_load_n(&region->base, __ATOMIC_SEQ_CST);
+	    version + 1 >= atomic_load(&region->base);
 }
 
 struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,

@@ -34,7 +34,6 @@ struct region {
 	unsigned handles; /* open ones */
 	unsigned pins; /* those opened with POOL_PIN */
 	unsigned refs; /* requests that use the region beyond mu */
-	uint64_t base; /* the version at which `writer` began to be the only writer */
 
 	/* Atomic: the data path reads them. */
 	_Atomic uint32_t mode;
@@ -42,6 +41,7 @@ struct region {
 	_Atomic int64_t mtime_ns;
 	_Atomic uint64_t version;
 	_Atomic uint64_t writer; /* session of the last write */
+	_Atomic uint64_t base; /* the version at which `writer` began to be the only writer */
 	_Atomic bool seen; /* another session than writer has been told `version` */
 	_Atomic bool dirty; /* size or mtime changed since the catalogue was told */
 };
