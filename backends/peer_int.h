@@ -22,7 +22,6 @@ _Static_assert(1 << PEER_SLOT_BITS == PEER_SLOTS, "a request id holds its slot's
 
 /* Request ids above every slot's: those that the connection itself sends. */
 #define PEER_ID_HELLO ((uint64_t)1 << 63)
-#define PEER_ID_PING ((uint64_t)1 << 63 | 1)
 #define PEER_ID_REOPEN ((uint64_t)1 << 63 | (uint64_t)1 << 32) /* | handle number */
 
 /* One request in flight.  out.sent tells when the kernel has it: until then its memory is not free. */

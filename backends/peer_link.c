@@ -221,7 +221,7 @@ static int link_frame(struct conn *conn)
 
 	if (peer->state == LINK_GREETING)
 		return peer->rep.id == PEER_ID_HELLO && peer->rep.op == FRAME_HELLO ? welcome(peer) : -EPROTO;
-	if (peer->rep.id == PEER_ID_PING) {
+	if (peer->rep.id == FRAME_ID_PING) {
 		peer->rtt_ns = loop_now_ns() - peer->ping_ns;
 		peer->pinging = false;
 		return 0;
@@ -335,7 +335,7 @@ static void timer_expired(struct loop_timer *timer)
 
 static void send_ping(struct peer *peer)
 {
-	struct frame_req frame = {.op = FRAME_PING, .id = PEER_ID_PING};
+	struct frame_req frame = {.op = FRAME_PING, .id = FRAME_ID_PING};
 
 	if (peer->pinging)
 		return;

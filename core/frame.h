@@ -30,6 +30,9 @@ enum {
 	FRAME_POOL_NAME_MAX = 64,
 };
 
+/* The request id of every PING: the donor may send its reply unasked, to say that it is alive. */
+#define FRAME_ID_PING ((uint64_t)1 << 63 | 1)
+
 enum frame_op {
 	FRAME_HELLO = 1,
 	FRAME_PING = 2,
