@@ -3,7 +3,8 @@
  * The `file:` backend: regions in files of a directory, or one region in one file or block device.
  *
  *   file:/srv/pool            a directory (made with mode 0700 if absent); region 0x2a is its file
- *                             000000000000002a (mode 0600).  Other names in it are left alone.
+ *                             000000000000002a (mode 0600), and remram-pool says which pool's
+ *                             regions they are.  Other names in it are left alone.
  *   file:/srv/pool?size=8G    the same with a quota; else the file system is the limit
  *   file:/var/swap.img        single: the file is region 2; ?size=1G makes it if it is absent
  *   file:/dev/vg0/lv          single: the block device is region 2
@@ -22,10 +23,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -34,7 +37,11 @@
 enum {
 	FILE_NAME_LEN = 16, /* hex digits of a region's file */
 	SINGLE_ID = 2,
+	MARKER_LEN = 33,
 };
+
+/* The file that names the pool whose regions these are: its uuid in hex digits and a newline. */
+#define MARKER "remram-pool"
 
 /* The largest quota that makes sense: no offset is larger. */
 #define LIMIT_MAX ((uint64_t)INT64_MAX - STORE_BLOCK + 1)
@@ -165,6 +172,83 @@ static int file_region_list(
 
 /* ---- the place ---- */
 
+static void any_region(void *ctx, uint64_t id)
+{
+	*(bool *)ctx = true;
+}
+
+/* Writes the marker so that it is there whole or not at all. */
+static int marker_write(struct file_backend *fb, const char *text, size_t len)
+{
+	static const char temp[] = MARKER ".new";
+	int fd = openat(fb->fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int rc = fd < 0 ? -errno : 0;
+
+	if (rc == 0) {
+		ssize_t n = write(fd, text, len);
+
+		if (n != (ssize_t)len)
+			rc = n < 0 ? -errno : -EIO;
+		if (rc == 0 && fsync(fd))
+			rc = -errno;
+		close(fd);
+	}
+	if (rc == 0 && (renameat(fb->fd, temp, fb->fd, MARKER) || fsync(fb->fd)))
+		rc = -errno;
+	return rc;
+}
+
+/* Reads at most len bytes of the marker; how many, or -errno. */
+static ssize_t marker_read(struct file_backend *fb, char *text, size_t len)
+{
+	int fd = openat(fb->fd, MARKER, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd < 0 ? -errno : read(fd, text, len);
+
+	if (fd >= 0) {
+		n = n < 0 ? -errno : n;
+		close(fd);
+	}
+	return n;
+}
+
+static int file_claim(struct backend *backend, const uint8_t uuid[16], struct err *err)
+{
+	struct file_backend *fb = (struct file_backend *)backend;
+	char want[MARKER_LEN + 1], found[MARKER_LEN + 1] = "";
+	bool regions = false;
+	ssize_t n;
+	int rc;
+
+	if (fb->single)
+		return 0;
+	for (unsigned i = 0; i < 16; i++)
+		snprintf(want + 2 * i, 3, "%02x", uuid[i]);
+	want[MARKER_LEN - 1] = '\n';
+	n = marker_read(fb, found, sizeof(found));
+	if (n == MARKER_LEN && memcmp(want, found, MARKER_LEN) == 0)
+		return 0;
+	if (n >= 0)
+		return err_set(err, -EEXIST,
+		    "file:%s: belongs to another pool (its number in %s is not that of this pool's "
+		    "catalogue): choose another directory, or give the daemon the --state "
+		    "directory "
+		    "with that pool's catalogue",
+		    fb->path, MARKER);
+	if (n != -ENOENT)
+		return err_sys(err, (int)n, "file:%s: cannot read %s", fb->path, MARKER);
+	rc = list_directory(fb, any_region, &regions, err);
+	if (rc)
+		return rc;
+	if (regions)
+		return err_set(err, -EEXIST,
+		    "file:%s: holds regions, but no %s says of which pool: choose another "
+		    "directory, "
+		    "or move them away",
+		    fb->path, MARKER);
+	rc = marker_write(fb, want, MARKER_LEN);
+	return rc ? err_sys(err, rc, "file:%s: cannot write %s", fb->path, MARKER) : 0;
+}
+
 static int file_sync(struct backend *backend)
 {
 	struct file_backend *fb = (struct file_backend *)backend;
@@ -270,7 +354,6 @@ static int directory_open(struct file_backend *fb, struct err *err)
 static int device_open(struct file_backend *fb, const char *size, struct err *err)
 {
 	uint64_t bytes;
-	int rc;
 
 	if (size)
 		return err_set(err, -EINVAL,
@@ -284,9 +367,8 @@ static int device_open(struct file_backend *fb, const char *size, struct err *er
 		    fb->path);
 	if (fb->fd < 0)
 		return err_sys(err, -errno, "file:%s: cannot open the device", fb->path);
-	rc = file_device_size(fb->fd, &bytes);
-	if (rc)
-		return err_sys(err, rc, "file:%s: cannot ask for the device's size", fb->path);
+	if (ioctl(fb->fd, BLKGETSIZE64, &bytes))
+		return err_sys(err, -errno, "file:%s: cannot ask for the device's size", fb->path);
 	fb->device = true;
 	fb->backend.quota.limit = fb->backend.quota.used = bytes;
 	return 0;
@@ -406,6 +488,7 @@ const struct backend_ops file_backend = {
     .region_open = file_region_open,
     .region_remove = file_region_remove,
     .region_list = file_region_list,
+    .claim = file_claim,
     .sync = file_sync,
     .space = file_space,
     .close = file_close,

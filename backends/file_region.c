@@ -39,7 +39,8 @@ struct file_region {
 	/* Constant after create. */
 	int fd;
 	bool device;
-	uint64_t device_size; /* bytes; of a device */
+	uint64_t
+	    size_max; /* bytes: a device's size; how long the file system lets the file become */
 	struct space *space;
 	struct space_file *file;
 
@@ -327,12 +328,15 @@ static int zero_device(struct file_region *fr, uint64_t off, uint64_t end, bool 
 static int region_zero(void *ctx, uint64_t off, uint64_t len, bool keep, bool fua)
 {
 	struct file_region *fr = ctx;
-	int rc;
+	int rc = 0;
 
 	if (fr->device) {
 		rc = zero_device(fr, off, off + len, keep);
 	} else {
-		rc = zero_blocks(fr, off, off + len, keep);
+		/* The file system refuses to punch where it could not have written. */
+		if (off < fr->size_max)
+			rc = zero_blocks(
+			    fr, off, off + len < fr->size_max ? off + len : fr->size_max, keep);
 		space_settle(fr->space, fr->file, fr->fd, 0);
 	}
 	return rc || !fua ? rc : region_flush(fr);
@@ -360,7 +364,7 @@ static int region_resize(void *ctx, uint64_t size)
 	int rc = 0;
 
 	if (fr->device)
-		return size == fr->device_size ? 0 : -EOPNOTSUPP;
+		return size == fr->size_max ? 0 : -EOPNOTSUPP;
 	while (ftruncate(fr->fd, (off_t)size) && rc == 0)
 		rc = errno == EINTR ? 0 : -errno;
 	space_settle(fr->space, fr->file, fr->fd, 0);
@@ -375,13 +379,16 @@ static int region_stat(void *ctx, struct store_stat *ret_stat)
 	struct stat st;
 
 	if (fr->device) {
-		ret_stat->size = ret_stat->allocated = fr->device_size;
+		*ret_stat = (struct store_stat){.size = fr->size_max, .allocated = fr->size_max};
 		return 0;
 	}
 	if (fstat(fr->fd, &st))
 		return -errno;
-	ret_stat->size = (uint64_t)st.st_size;
-	ret_stat->allocated = space_measure(&st);
+	*ret_stat = (struct store_stat){
+	    .size = (uint64_t)st.st_size,
+	    .allocated = space_measure(&st),
+	    .mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,
+	};
 	return 0;
 }
 
@@ -407,16 +414,6 @@ static const struct blk_ops region_ops = {
     .close = region_close,
 };
 
-int file_device_size(int fd, uint64_t *ret_size)
-{
-	uint64_t size;
-
-	if (ioctl(fd, BLKGETSIZE64, &size))
-		return -errno;
-	*ret_size = size;
-	return 0;
-}
-
 /* How long a file can be on its file system, at most `most`: lseek refuses to go beyond. */
 static uint64_t file_size_max(int fd, uint64_t most)
 {
@@ -430,12 +427,11 @@ static uint64_t file_size_max(int fd, uint64_t most)
 	return ok;
 }
 
-int file_region_create(int fd, struct space *space, struct space_file *file, uint64_t size_max,
+int file_region_create(int fd, struct space *space, struct space_file *file, uint64_t size,
     struct workers *workers, struct store **ret_store, struct err *err)
 {
 	struct file_region *fr = calloc(1, sizeof(*fr));
 	struct stat st;
-	uint64_t size;
 	int rc;
 
 	if (!fr) {
@@ -446,16 +442,16 @@ int file_region_create(int fd, struct space *space, struct space_file *file, uin
 	fr->space = space;
 	fr->file = file;
 	rc = fstat(fd, &st) ? -errno : 0;
-	fr->device = rc == 0 && S_ISBLK(st.st_mode);
-	if (fr->device)
-		rc = file_device_size(fd, &fr->device_size);
 	if (rc) {
 		region_close(fr);
 		return err_sys(err, rc, "cannot look at a region's file");
 	}
-	size = fr->device ? fr->device_size : file_size_max(fd, size_max);
-	size -= fr->device ? 0 : size % STORE_BLOCK;
-	if (!fr->device)
+	fr->device = S_ISBLK(st.st_mode);
+	if (fr->device) {
+		fr->size_max = size;
+	} else {
+		fr->size_max = file_size_max(fd, size);
 		space_settle(space, file, fd, 0);
+	}
 	return blk_store_create(&region_ops, fr, size, 1, workers, ret_store, err);
 }

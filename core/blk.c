@@ -12,7 +12,8 @@
  * lanes, one per loop, served in turn.  A lane has a loop exactly while a request stands in it.
  *
  * Invariants:
- *   1. Each slot is free (in the free list), or RUNNING with one request, for one loop.
+ *   1. Each slot is free (in the free list or not used yet), or RUNNING with one request, for one
+ *      loop.
  *   2. A request waits only while no slot is free.
  *   3. The slot of a completed request is free or running again before its done is called, so a done
  *      that submits more finds a place, and completions never nest inside each other.
@@ -28,7 +29,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { LANES_MAX = 256 }; /* loops that can have requests waiting in one store */
+enum { LANES_MAX = 128 }; /* loops that can have requests waiting in one store */
 
 struct blk_store;
 
@@ -59,6 +60,7 @@ struct blk_store {
 	/* Protected by mu. */
 	pthread_mutex_t mu;
 	struct slot *free;
+	unsigned fresh; /* slots from here on have never been used: an idle store costs little */
 	unsigned waiting; /* lanes in use */
 	unsigned turn; /* the lane to look at first */
 	struct lane lanes[LANES_MAX];
@@ -167,6 +169,22 @@ static void slot_done(struct loop_task *task)
 	store_complete(req, err);
 }
 
+/* A slot, or NULL if all are RUNNING. */
+static struct slot *slot_take_locked(struct blk_store *bs)
+{
+	struct slot *slot = bs->free;
+
+	if (slot) {
+		bs->free = slot->next;
+	} else if (bs->fresh < BLK_IN_FLIGHT) {
+		slot = &bs->slots[bs->fresh++];
+		slot->bs = bs;
+		slot->work.run = slot_run;
+		slot->task.run = slot_done;
+	}
+	return slot;
+}
+
 static void lane_add_locked(struct blk_store *bs, struct store_req *req, struct loop *loop)
 {
 	struct lane *lane = NULL;
@@ -207,10 +225,8 @@ static void blk_submit(struct store *store, struct store_req *req)
 		return;
 	}
 	pthread_mutex_lock(&bs->mu);
-	slot = bs->free;
-	if (slot)
-		bs->free = slot->next;
-	else
+	slot = slot_take_locked(bs);
+	if (!slot)
 		lane_add_locked(bs, req, loop);
 	pthread_mutex_unlock(&bs->mu);
 	if (slot)
@@ -223,8 +239,7 @@ static int blk_stat(struct store *store, struct store_stat *ret_stat)
 
 	if (bs->ops->stat)
 		return bs->ops->stat(bs->ctx, ret_stat);
-	ret_stat->size = store->size;
-	ret_stat->allocated = store->size;
+	*ret_stat = (struct store_stat){.size = store->size, .allocated = store->size};
 	return 0;
 }
 
@@ -261,15 +276,6 @@ int blk_store_create(const struct blk_ops *ops, void *ctx, uint64_t size, uint32
 	bs->ctx = ctx;
 	bs->workers = workers;
 	pthread_mutex_init(&bs->mu, NULL);
-	for (unsigned i = BLK_IN_FLIGHT; i-- > 0;) {
-		struct slot *slot = &bs->slots[i];
-
-		slot->bs = bs;
-		slot->work.run = slot_run;
-		slot->task.run = slot_done;
-		slot->next = bs->free;
-		bs->free = slot;
-	}
 	*ret_store = &bs->store;
 	return 0;
 }

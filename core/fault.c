@@ -85,6 +85,7 @@ static struct slot *slot_take_locked(
 	return slot;
 }
 
+/* Frees the slot; its request is still in flight. */
 static struct store_req *slot_put(struct slot *slot)
 {
 	struct fault *fault = slot->fault;
