@@ -592,6 +592,7 @@ static int memory_stat(struct store *store, struct store_stat *ret_stat)
 {
 	struct memory_store *ms = (struct memory_store *)store;
 
+	ret_stat->mtime_ns = 0;
 	ret_stat->size = 0; /* memory knows no logical size; the region does */
 	ret_stat->allocated = atomic_load_explicit(&ms->allocated, memory_order_relaxed);
 	return 0;

@@ -410,5 +410,6 @@ void loop_run(struct loop *loop)
 	}
 	run_posted(loop);
 	run_deferred(loop);
+	atomic_store(&loop->stopping, false);
 	self = NULL;
 }

@@ -146,6 +146,7 @@ int store_stat(struct store *store, struct store_stat *ret_stat)
 {
 	if (store->ops->stat)
 		return store->ops->stat(store, ret_stat);
+	ret_stat->mtime_ns = 0;
 	ret_stat->size = store->size;
 	ret_stat->allocated = store->size;
 	return 0;
