@@ -298,6 +298,8 @@ START_TEST(unknown_names)
 	FAILS(mount_parse("sizee"), "unknown option \"sizee\": did you mean \"size\"?");
 	FAILS(mount_parse("szie=1"), "unknown option \"szie\": did you mean \"size\"?");
 	FAILS(mount_parse("spinus=1"), "unknown option \"spinus\": did you mean \"spin_us\"?");
+	FAILS(mount_parse("or"), "unknown option \"or\": did you mean \"ro\"?");
+	FAILS(mount_parse("_netdef"), "unknown option \"_netdef\"");
 	FAILS(mount_parse("zzzzzzzzz"), "unknown option \"zzzzzzzzz\"");
 	FAILS(argv_parse("--spinn-us=1"),
 	    "unknown option \"--spinn-us\": did you mean \"--spin-us\"?");
