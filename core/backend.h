@@ -51,6 +51,9 @@ struct backend_ops {
 	/* Persistent backends: calls found(ctx, id) for each region there is. */
 	int (*region_list)(struct backend *backend, void (*found)(void *ctx, uint64_t id), void *ctx,
 	    struct err *err);
+	/* Persistent backends, optional: the place belongs to the pool with this uuid from now on;
+	 * -EEXIST with err set if it belongs to another one. */
+	int (*claim)(struct backend *backend, const uint8_t uuid[16], struct err *err);
 	/* Makes creations and removals stable. Optional. */
 	int (*sync)(struct backend *backend);
 	/* Free and total bytes as the place sees them, before the quota.  Optional. */

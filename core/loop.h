@@ -29,7 +29,7 @@ int loop_create(const struct loop_conf *conf, struct loop **ret_loop, struct err
 /* Asserts that no descriptor is watched any more. */
 void loop_destroy(struct loop *loop);
 
-/* Runs until loop_stop. */
+/* Runs until loop_stop, which may come before it, too; can be called again then. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 

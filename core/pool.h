@@ -58,7 +58,6 @@ enum pool_op {
 enum pool_flag {
 	POOL_READ = 1, /* OPEN, CREATE: the handle reads */
 	POOL_WRITE = 2, /* OPEN, CREATE: the handle writes */
-	POOL_TRUNCATE = 4, /* OPEN: size becomes 0; CREATE without EXCLUSIVE: the same if it exists */
 	POOL_EXCLUSIVE = 8, /* CREATE: -EEXIST if the name exists */
 	POOL_NOREPLACE = 16, /* RENAME: -EEXIST if new_name exists */
 	POOL_EXCHANGE = 32, /* RENAME: the two names swap their regions */
@@ -146,6 +145,7 @@ struct pool_req {
 	/* For the pool that has the request now. */
 	struct pool_req *next;
 	struct loop *loop;
+	void *owner;
 	struct work work;
 	int err;
 };

@@ -59,7 +59,8 @@ enum store_op {
 enum store_flag {
 	STORE_FUA = 1, /* WRITE, ZERO: stable before done */
 	STORE_BACKGROUND = 2, /* nobody waits for this: serve others first */
-	STORE_KEEP = 4, /* ZERO: blocks that are allocated stay reserved */
+	STORE_KEEP = 4, /* ZERO: blocks that are allocated stay reserved; ALLOC through a region's handle:
+			   the region does not become longer */
 	STORE_LEND = 8, /* READ: instead of filling buf the store may point buf at memory of its own, valid
 			   until the store is destroyed (contents may change, as on any disk);
 			   store_zeros when the whole range is a hole */
@@ -108,6 +109,7 @@ struct store_req {
 struct store_stat {
 	uint64_t size; /* logical size in bytes as the backend knows it (a file's length) */
 	uint64_t allocated; /* bytes that take up space */
+	int64_t mtime_ns; /* when the bytes last changed, since the epoch; 0: not known */
 };
 
 struct store_ops {

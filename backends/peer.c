@@ -1,0 +1,710 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A pool at a donor: its requests, from submit over the wire to done.
+ *
+ * A request's states, and who moves them:
+ *   waiting   no slot (or no body) was free: queued in waiting_data / waiting_control
+ *   in flight has a slot, stands in the ordered list; on the wire if the link is up, else it waits for
+ *             the link, which replays the list in order (peer_req_replay)
+ *   done      its reply came (peer_req_reply), or it was given up (interrupt, soft time-out, give_up)
+ *
+ * Invariants:
+ *   1. A request keeps its slot, and its slot its id, until done: also over connections.
+ *   2. slot->sending is true while the connection's queue points at the request's memory; done never
+ *      runs while it is.
+ *   3. A handle that is not stale is open at the donor whenever data requests for it are sent: after a
+ *      reconnect to a donor that forgot the session, re-opens are sent before replays.
+ * Everything runs on one loop; there are no locks.
+ */
+#include "backends/peer_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- slots ---- */
+
+static struct peer_slot *slot_get(struct peer *peer)
+{
+	struct peer_slot *slot = peer->free_slots;
+
+	if (!slot)
+		return NULL;
+	peer->free_slots = slot->next;
+	slot->id = peer->next_seq++ << PEER_SLOT_BITS | (uint64_t)(slot - peer->slots);
+	slot->next = NULL;
+	slot->prev = peer->last;
+	*(peer->last ? &peer->last->next : &peer->first) = slot;
+	peer->last = slot;
+	slot->interrupted = false;
+	slot->replayed = false;
+	if (peer->in_flight++ == 0)
+		link_watch(peer);
+	return slot;
+}
+
+static void slot_put(struct peer *peer, struct peer_slot *slot)
+{
+	assert(!slot->sending);
+	*(slot->prev ? &slot->prev->next : &peer->first) = slot->next;
+	*(slot->next ? &slot->next->prev : &peer->last) = slot->prev;
+	if (slot->body)
+		peer->free_bodies[peer->free_body_count++] = slot->body;
+	slot->body = NULL;
+	slot->sreq = NULL;
+	slot->preq = NULL;
+	slot->next = peer->free_slots;
+	peer->free_slots = slot;
+	peer->in_flight--;
+}
+
+static void slot_sent(struct conn_out *out, int err)
+{
+	((struct peer_slot *)out)->sending = false;
+}
+
+static void slot_send(struct peer *peer, struct peer_slot *slot)
+{
+	if (!link_is_up(peer))
+		return;
+	slot->sending = true;
+	slot->out.sent = slot_sent;
+	conn_send(peer->conn, &slot->out);
+}
+
+static struct peer_handle *handle_of(struct store_req *req)
+{
+	return (struct peer_handle *)req->store;
+}
+
+/* ---- data requests ---- */
+
+static uint8_t wire_flags(const struct store_req *req)
+{
+	uint8_t flags = 0;
+
+	if (req->flags & STORE_FUA)
+		flags |= FRAME_F_FUA;
+	if (req->flags & STORE_KEEP)
+		flags |= FRAME_F_KEEP;
+	if (req->flags & STORE_BACKGROUND)
+		flags |= FRAME_F_BACKGROUND;
+	return flags;
+}
+
+static void data_start(struct peer *peer, struct peer_slot *slot, struct store_req *req)
+{
+	static const uint8_t ops[STORE_OPS] = {
+	    [STORE_READ] = FRAME_READ,
+	    [STORE_WRITE] = FRAME_WRITE,
+	    [STORE_ZERO] = FRAME_ZERO,
+	    [STORE_ALLOC] = FRAME_ALLOC,
+	    [STORE_FLUSH] = FRAME_FLUSH,
+	    [STORE_EXTENTS] = FRAME_EXTENTS,
+	};
+	struct frame_req frame = {
+	    .op = ops[req->op],
+	    .flags = wire_flags(req),
+	    .id = slot->id,
+	    .off = req->off,
+	    .len = req->len,
+	    .handle = handle_of(req)->handle.number,
+	};
+
+	slot->sreq = req;
+	slot->out.iov_count = 1;
+	slot->out.iov[0] = (struct iovec){slot->header, FRAME_REQ_LEN};
+	if (req->op == STORE_WRITE) {
+		if (frame_is_zero(req->buf, req->len)) {
+			frame.flags |= FRAME_F_ZEROS;
+		} else {
+			frame.payload = (uint32_t)req->len;
+			slot->out.iov[slot->out.iov_count++] = (struct iovec){req->buf, req->len};
+		}
+	} else if (req->op == STORE_FLUSH) {
+		slot->write_gen = handle_of(req)->write_gen;
+	}
+	frame_req_put(slot->header, &frame);
+	slot_send(peer, slot);
+}
+
+static void peer_store_submit(struct store *store, struct store_req *req)
+{
+	struct peer_handle *ph = (struct peer_handle *)store;
+	struct peer *peer = ph->peer;
+	int refused = link_refuses(peer);
+	struct peer_slot *slot;
+
+	if (req->op == STORE_RESIZE) { /* POOL_SETATTR does that */
+		store_complete(req, -EINVAL);
+	} else if (ph->stale || refused) {
+		store_complete(req, ph->stale ? ph->stale : refused);
+	} else if (peer->waiting_data || !(slot = slot_get(peer))) {
+		req->next = NULL;
+		*peer->waiting_data_tail = req;
+		peer->waiting_data_tail = &req->next;
+	} else {
+		data_start(peer, slot, req);
+	}
+}
+
+static void data_done(struct peer *peer, struct peer_slot *slot, int err)
+{
+	struct store_req *req = slot->sreq;
+	struct peer_handle *ph = handle_of(req);
+
+	if (req->op == STORE_WRITE || req->op == STORE_ZERO) {
+		ph->write_gen++;
+	} else if (req->op == STORE_FLUSH && err == 0) {
+		ph->stable_gen = slot->write_gen;
+		if (ph->lost_writes)
+			err = -EIO;
+		ph->lost_writes = false;
+	}
+	slot_put(peer, slot);
+	store_complete(req, err);
+}
+
+/* ---- control requests ---- */
+
+static int handle_room(struct peer *peer, uint32_t number)
+{
+	uint32_t room = peer->handle_room ? peer->handle_room : 64;
+	struct peer_handle **grown;
+
+	while (room <= number)
+		room *= 2;
+	if (room == peer->handle_room)
+		return 0;
+	grown = realloc(peer->handles, room * sizeof(grown[0]));
+	if (!grown)
+		return -ENOMEM;
+	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
+	peer->handles = grown;
+	peer->handle_room = room;
+	return 0;
+}
+
+static const struct store_ops peer_store_ops;
+
+/* The handle that an OPEN or CREATE will give; its number is the lowest free one. */
+static int handle_create(struct peer *peer, struct pool_req *req)
+{
+	struct peer_handle *ph;
+	uint32_t number = 1;
+
+	while (number < peer->handle_room && peer->handles[number])
+		number++;
+	if (number >= POOL_HANDLE_MAX)
+		return -ENFILE;
+	if (handle_room(peer, number))
+		return -ENOMEM;
+	ph = calloc(1, sizeof(*ph));
+	if (!ph)
+		return -ENOMEM;
+	store_init(&ph->handle.store, &peer_store_ops, peer->pool.size_max);
+	ph->handle.store.stats = peer->stats;
+	ph->handle.number = number;
+	ph->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN);
+	ph->peer = peer;
+	peer->handles[number] = ph;
+	req->ret_handle = &ph->handle;
+	req->number = number;
+	return 0;
+}
+
+static void handle_free(struct peer *peer, struct handle *handle)
+{
+	peer->handles[handle->number] = NULL;
+	store_destroy(&handle->store);
+}
+
+static bool gives_handle(const struct pool_req *req)
+{
+	return req->op == POOL_OPEN || (req->op == POOL_CREATE && !(req->flags & POOL_NO_OPEN));
+}
+
+static void control_encode(struct peer_slot *slot)
+{
+	struct pool_req *req = slot->preq;
+	struct frame_req frame;
+	size_t len = frame_control_put(req, &frame, slot->body);
+
+	frame.id = slot->id;
+	if (slot->replayed)
+		frame.flags |= FRAME_F_REPLAY;
+	frame_req_put(slot->header, &frame);
+	slot->out.iov_count = 1;
+	slot->out.iov[0] = (struct iovec){slot->header, FRAME_REQ_LEN};
+	if (len)
+		slot->out.iov[slot->out.iov_count++] = (struct iovec){slot->body, len};
+	if (req->op == POOL_SETXATTR && req->len)
+		slot->out.iov[slot->out.iov_count++] = (struct iovec){req->data, req->len};
+}
+
+static void control_start(struct peer *peer, struct peer_slot *slot, struct pool_req *req)
+{
+	slot->preq = req;
+	slot->body = peer->free_bodies[--peer->free_body_count];
+	control_encode(slot);
+	slot_send(peer, slot);
+}
+
+static void peer_pool_submit(struct pool *pool, struct pool_req *req)
+{
+	struct peer *peer = (struct peer *)pool;
+	int rc = req->op == POOL_CLOSE ? 0 : link_refuses(peer);
+
+	if (rc == 0 && gives_handle(req))
+		rc = handle_create(peer, req);
+	if (rc) {
+		pool_complete(req, rc);
+		return;
+	}
+	if (req->op == POOL_CLOSE) {
+		((struct peer_handle *)req->handle)->open = false;
+		if (link_refuses(peer)) {
+			handle_free(peer, req->handle);
+			pool_complete(req, 0);
+			return;
+		}
+	}
+	if (peer->waiting_control || !peer->free_slots || !peer->free_body_count) {
+		req->next = NULL;
+		*peer->waiting_control_tail = req;
+		peer->waiting_control_tail = &req->next;
+		return;
+	}
+	control_start(peer, slot_get(peer), req);
+}
+
+/* What a donor that never heard of the session answers to a request that the lost one may have done
+ * already. */
+static int replayed_result(const struct pool_req *req, int err)
+{
+	if (err == -ENOENT && (req->op == POOL_REMOVE || req->op == POOL_RENAME))
+		return 0;
+	if (err == -ENODATA && req->op == POOL_REMOVEXATTR)
+		return 0;
+	if (err == -EEXIST && req->op == POOL_SETXATTR)
+		return 0;
+	return err;
+}
+
+static void control_done(struct peer *peer, struct peer_slot *slot, int err)
+{
+	struct pool_req *req = slot->preq;
+
+	if (slot->replayed)
+		err = replayed_result(req, err);
+	slot_put(peer, slot);
+	if (req->op == POOL_CLOSE) {
+		handle_free(peer, req->handle);
+		err = 0;
+	} else if (gives_handle(req)) {
+		if (err) {
+			handle_free(peer, req->ret_handle);
+			req->ret_handle = NULL;
+		} else {
+			req->ret_handle->region_id = req->attr.id;
+			((struct peer_handle *)req->ret_handle)->open = true;
+		}
+	}
+	pool_complete(req, err);
+}
+
+/* ---- replies ---- */
+
+/* Slots became free: those who wait move up.  done may have submitted more in the meantime. */
+static void start_waiting(struct peer *peer)
+{
+	while (peer->waiting_control && peer->free_slots && peer->free_body_count) {
+		struct pool_req *req = peer->waiting_control;
+
+		peer->waiting_control = req->next;
+		if (!peer->waiting_control)
+			peer->waiting_control_tail = &peer->waiting_control;
+		control_start(peer, slot_get(peer), req);
+	}
+	while (peer->waiting_data && peer->free_slots) {
+		struct store_req *req = peer->waiting_data;
+
+		peer->waiting_data = req->next;
+		if (!peer->waiting_data)
+			peer->waiting_data_tail = &peer->waiting_data;
+		data_start(peer, slot_get(peer), req);
+	}
+}
+
+static struct peer_slot *find_slot(struct peer *peer, uint64_t id)
+{
+	struct peer_slot *slot = &peer->slots[id % PEER_SLOTS];
+
+	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending)
+		return NULL;
+	return slot;
+}
+
+void *peer_req_buffer(struct peer *peer)
+{
+	struct peer_slot *slot;
+
+	if (peer->rep.status || peer->rep.op != FRAME_READ)
+		return peer->control;
+	slot = find_slot(peer, peer->rep.id);
+	if (!slot || !slot->sreq || slot->sreq->op != STORE_READ || peer->rep.payload != slot->sreq->len)
+		return NULL;
+	return slot->sreq->buf;
+}
+
+/* Takes the results of a successful data reply. */
+static int data_result(struct peer *peer, struct store_req *req)
+{
+	const struct frame_rep *rep = &peer->rep;
+
+	switch (req->op) {
+	case STORE_READ:
+		if (rep->flags & FRAME_F_ZEROS) {
+			if (rep->payload)
+				return -EPROTO;
+			if (req->flags & STORE_LEND)
+				req->buf = (void *)(uintptr_t)store_zeros;
+			else
+				memset(req->buf, 0, req->len);
+			return 0;
+		}
+		return rep->payload == req->len ? 0 : -EPROTO;
+	case STORE_EXTENTS:
+		return frame_extents_get(peer->control, rep->payload, req->off, req->len, req->extents,
+		    req->extents_max, &req->ret_extents);
+	default:
+		return rep->payload ? -EPROTO : 0;
+	}
+}
+
+static void reopen_reply(struct peer *peer, uint32_t number, int err)
+{
+	struct peer_handle *ph = number < peer->handle_room ? peer->handles[number] : NULL;
+
+	if (err == 0 || !ph)
+		return;
+	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on", peer->address,
+	    (unsigned long long)ph->handle.region_id, strerror(-err));
+	ph->stale = err == -EACCES ? err : -ESTALE;
+}
+
+int peer_req_reply(struct peer *peer)
+{
+	const struct frame_rep *rep = &peer->rep;
+	int err = frame_errno(rep->status);
+	struct peer_slot *slot;
+
+	if ((rep->id & ~(uint64_t)UINT32_MAX) == PEER_ID_REOPEN) {
+		reopen_reply(peer, (uint32_t)rep->id, err);
+		return 0;
+	}
+	slot = find_slot(peer, rep->id);
+	if (!slot)
+		return -EPROTO;
+	if (slot->sreq) {
+		if (err == 0 && data_result(peer, slot->sreq))
+			return -EPROTO;
+		if (err == -EBADF && handle_of(slot->sreq)->stale)
+			err = handle_of(slot->sreq)->stale;
+		data_done(peer, slot, err);
+	} else {
+		if (err == 0 && frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
+			return -EPROTO;
+		control_done(peer, slot, err);
+	}
+	start_waiting(peer);
+	return 0;
+}
+
+/* ---- what the link tells ---- */
+
+static void slot_done(struct peer *peer, struct peer_slot *slot, int err)
+{
+	if (slot->sreq)
+		data_done(peer, slot, err);
+	else
+		control_done(peer, slot, err);
+}
+
+void peer_req_lost(struct peer *peer)
+{
+	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
+		next = slot->next;
+		if (slot->interrupted)
+			slot_done(peer, slot, -EINTR);
+	}
+	start_waiting(peer);
+}
+
+void peer_req_fail_all(struct peer *peer, int err)
+{
+	/* done may submit anew; such requests are refused by the link's state and don't come here. */
+	while (peer->first)
+		slot_done(peer, peer->first, err);
+	while (peer->waiting_data) {
+		struct store_req *req = peer->waiting_data;
+
+		peer->waiting_data = req->next;
+		if (!peer->waiting_data)
+			peer->waiting_data_tail = &peer->waiting_data;
+		store_complete(req, err);
+	}
+	while (peer->waiting_control) {
+		struct pool_req *req = peer->waiting_control;
+
+		peer->waiting_control = req->next;
+		if (!peer->waiting_control)
+			peer->waiting_control_tail = &peer->waiting_control;
+		if (req->op == POOL_CLOSE)
+			handle_free(peer, req->handle);
+		else if (gives_handle(req))
+			handle_free(peer, req->ret_handle);
+		pool_complete(req, req->op == POOL_CLOSE ? 0 : err);
+	}
+}
+
+unsigned peer_req_stale(struct peer *peer)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 1; i < peer->handle_room; i++) {
+		if (peer->handles[i] && peer->handles[i]->open && !peer->handles[i]->stale) {
+			peer->handles[i]->stale = -ESTALE;
+			n++;
+		}
+	}
+	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
+		next = slot->next;
+		if (slot->sreq && handle_of(slot->sreq)->stale)
+			data_done(peer, slot, -ESTALE);
+	}
+	return n;
+}
+
+unsigned peer_req_lost_writes(struct peer *peer)
+{
+	unsigned n = 0;
+
+	for (uint32_t i = 1; i < peer->handle_room; i++) {
+		struct peer_handle *ph = peer->handles[i];
+
+		if (ph && ph->write_gen != ph->stable_gen) {
+			ph->lost_writes = true;
+			n++;
+		}
+	}
+	return n;
+}
+
+/* An OPEN that nobody waits for: the donor has forgotten this handle. */
+struct reopen {
+	struct conn_out out;
+	uint8_t buf[FRAME_REQ_LEN + FRAME_BODY_MAX];
+};
+
+static void reopen_sent(struct conn_out *out, int err)
+{
+	free(out);
+}
+
+static void reopen(struct peer *peer, struct peer_handle *ph)
+{
+	struct pool_req req = {
+	    .op = POOL_OPEN,
+	    .flags = ph->handle.flags,
+	    .id = ph->handle.region_id,
+	    .number = ph->handle.number,
+	};
+	struct reopen *r = calloc(1, sizeof(*r));
+	struct frame_req frame;
+	size_t len;
+
+	if (!r) {
+		ph->stale = -EIO;
+		return;
+	}
+	len = frame_control_put(&req, &frame, r->buf + FRAME_REQ_LEN);
+	frame.id = PEER_ID_REOPEN | ph->handle.number;
+	frame_req_put(r->buf, &frame);
+	r->out.iov[0] = (struct iovec){r->buf, FRAME_REQ_LEN + len};
+	r->out.iov_count = 1;
+	r->out.sent = reopen_sent;
+	conn_send(peer->conn, &r->out);
+}
+
+void peer_req_replay(struct peer *peer, bool forgotten)
+{
+	if (forgotten)
+		for (uint32_t i = 1; i < peer->handle_room; i++)
+			if (peer->handles[i] && peer->handles[i]->open && !peer->handles[i]->stale)
+				reopen(peer, peer->handles[i]);
+	for (struct peer_slot *slot = peer->first; slot; slot = slot->next) {
+		if (slot->preq && forgotten) {
+			slot->replayed = true;
+			if (slot->preq->op == POOL_CREATE)
+				slot->preq->flags &= ~(unsigned)POOL_EXCLUSIVE;
+			control_encode(slot);
+		}
+		slot_send(peer, slot);
+	}
+}
+
+/* ---- interrupts ---- */
+
+static struct peer_slot *slot_of(struct peer *peer, const void *req)
+{
+	for (struct peer_slot *slot = peer->first; slot; slot = slot->next)
+		if (slot->sreq == req || slot->preq == req)
+			return slot;
+	return NULL;
+}
+
+static void interrupt_slot(struct peer *peer, struct peer_slot *slot)
+{
+	slot->interrupted = true;
+	if (!link_is_up(peer) && !slot->sending) {
+		slot_done(peer, slot, -EINTR);
+		start_waiting(peer);
+	}
+}
+
+static void peer_store_interrupt(struct store *store, struct store_req *req)
+{
+	struct peer *peer = ((struct peer_handle *)store)->peer;
+	struct peer_slot *slot = slot_of(peer, req);
+
+	if (slot) {
+		interrupt_slot(peer, slot);
+		return;
+	}
+	for (struct store_req **link = &peer->waiting_data; *link; link = &(*link)->next) {
+		if (*link != req)
+			continue;
+		*link = req->next;
+		if (!*link)
+			peer->waiting_data_tail = link;
+		store_complete(req, -EINTR);
+		return;
+	}
+}
+
+static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
+{
+	struct peer *peer = (struct peer *)pool;
+	struct peer_slot *slot = slot_of(peer, req);
+
+	if (slot && req->op != POOL_CLOSE)
+		interrupt_slot(peer, slot);
+}
+
+/* ---- life ---- */
+
+static void peer_store_destroy(struct store *store)
+{
+	free(store);
+}
+
+static const struct store_ops peer_store_ops = {
+    .name = "peer",
+    .submit = peer_store_submit,
+    .interrupt = peer_store_interrupt,
+    .destroy = peer_store_destroy,
+};
+
+static void peer_free(struct peer *peer)
+{
+	link_fini(peer);
+	free(peer->host);
+	free(peer->pool_name);
+	free(peer->handles);
+	free(peer->bodies);
+	free(peer->slots);
+	free(peer->stats);
+	free(peer);
+}
+
+static void peer_destroy(struct pool *pool)
+{
+	struct peer *peer = (struct peer *)pool;
+
+	assert(peer->in_flight == 0 && !peer->waiting_data && !peer->waiting_control);
+	peer_free(peer);
+}
+
+static const struct pool_ops peer_pool_ops = {
+    .name = "peer",
+    .submit = peer_pool_submit,
+    .interrupt = peer_pool_interrupt,
+    .destroy = peer_destroy,
+};
+
+/* Everything that the data path uses, allocated and touched. */
+static int peer_alloc(struct peer *peer)
+{
+	peer->slots = calloc(PEER_SLOTS, sizeof(peer->slots[0]));
+	peer->bodies = calloc(PEER_BODIES, FRAME_BODY_MAX);
+	peer->stats = calloc(1, sizeof(*peer->stats));
+	if (!peer->slots || !peer->bodies || !peer->stats || handle_room(peer, 1))
+		return -ENOMEM;
+	for (unsigned i = PEER_SLOTS; i-- > 0;) {
+		peer->slots[i].id = UINT64_MAX;
+		peer->slots[i].next = peer->free_slots;
+		peer->free_slots = &peer->slots[i];
+	}
+	for (unsigned i = 0; i < PEER_BODIES; i++)
+		peer->free_bodies[i] = peer->bodies + (size_t)i * FRAME_BODY_MAX;
+	peer->free_body_count = PEER_BODIES;
+	return 0;
+}
+
+int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
+    struct err *err)
+{
+	struct peer *peer = calloc(1, sizeof(*peer));
+	int rc;
+
+	if (!peer)
+		return err_set(err, -ENOMEM, "out of memory");
+	peer->pool.ops = &peer_pool_ops;
+	peer->loop = loop;
+	peer->host = strdup(conf->host);
+	peer->pool_name = strdup(conf->pool);
+	peer->pool.name = peer->pool_name;
+	peer->port = conf->port;
+	peer->soft = conf->soft;
+	peer->timeo_ns = conf->timeo_ms * 1000000;
+	peer->ready = conf->ready;
+	peer->ctx = conf->ctx;
+	peer->next_seq = 1;
+	peer->waiting_data_tail = &peer->waiting_data;
+	peer->waiting_control_tail = &peer->waiting_control;
+	if (!peer->host || !peer->pool_name || peer_alloc(peer))
+		rc = err_set(err, -ENOMEM, "out of memory");
+	else if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+		rc = err_set(err, -EIO, "no random numbers for a session");
+	else
+		rc = link_init(peer, err);
+	if (rc) {
+		peer_free(peer);
+		return rc;
+	}
+	*ret_pool = &peer->pool;
+	return 0;
+}
+
+struct store_stats *peer_pool_stats(struct pool *pool)
+{
+	return ((struct peer *)pool)->stats;
+}
+
+void peer_pool_give_up(struct pool *pool)
+{
+	link_give_up((struct peer *)pool);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A pool at a donor: the client's side of the peer protocol (docs/PROTOCOL.md).
+ *
+ * Loop thread only.  Its handles' stores belong to that loop, too.
+ */
+#ifndef REMRAM_BACKENDS_PEER_H
+#define REMRAM_BACKENDS_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "core/loop.h"
+#include "core/pool.h"
+
+struct peer_conf {
+	const char *host; /* name or address; kept */
+	uint16_t port;
+	const char *pool; /* kept */
+	bool soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
+	uint64_t timeo_ms;
+
+	/* Called once: err NULL, the pool answers; or why it does not.  From the loop. */
+	void (*ready)(void *ctx, const struct err *err);
+	void *ctx;
+};
+
+enum peer_state { PEER_CONNECTED, PEER_WAITING, PEER_FAILED };
+
+struct peer_status {
+	enum peer_state state;
+	uint64_t since_ns; /* loop_now_ns() when the state began */
+	unsigned reconnects;
+	uint64_t rtt_ns; /* of the last handshake or ping */
+	unsigned in_flight; /* requests at the donor or waiting for it */
+	uint64_t bytes_in, bytes_out;
+	char address[64]; /* "192.0.2.1:10819" */
+};
+
+/* Resolves the name (blocks; never again later) and begins to connect; conf->ready tells how that
+ * went.  The pool may be used after it succeeded; the lost connection is made again for ever.  conf is
+ * borrowed until return, its strings longer. */
+int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
+    struct err *err);
+
+void peer_pool_status(const struct pool *pool, struct peer_status *ret_status);
+
+/* Counters of all data requests. */
+struct store_stats *peer_pool_stats(struct pool *pool);
+
+/* Everything in flight and everything to come fails with -EIO. */
+void peer_pool_give_up(struct pool *pool);
+
+#endif

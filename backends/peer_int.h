@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What peer.c (requests) and peer_link.c (the connection) share.
+ */
+#ifndef REMRAM_BACKENDS_PEER_INT_H
+#define REMRAM_BACKENDS_PEER_INT_H
+
+#include <netdb.h>
+
+#include "backends/peer.h"
+#include "core/conn.h"
+#include "core/frame.h"
+#include "core/log.h"
+
+enum {
+	PEER_SLOTS = FRAME_IN_FLIGHT_MAX,
+	PEER_BODIES = 64, /* control requests at the donor at once */
+	PEER_SLOT_BITS = 10, /* of a request id: which slot */
+};
+
+_Static_assert(1 << PEER_SLOT_BITS == PEER_SLOTS, "a request id holds its slot's number");
+
+/* Request ids above every slot's: those that the connection itself sends. */
+#define PEER_ID_HELLO ((uint64_t)1 << 63)
+#define PEER_ID_REOPEN ((uint64_t)1 << 63 | (uint64_t)1 << 32) /* | handle number */
+
+/* One request in flight.  out.sent tells when the kernel has it: until then its memory is not free. */
+struct peer_slot {
+	struct conn_out out;
+	struct peer_slot *prev, *next; /* in flight, in the order of submission; or free */
+	uint64_t id;
+	struct store_req *sreq; /* exactly one of the two is set while in flight */
+	struct pool_req *preq;
+	uint8_t *body; /* control requests: FRAME_BODY_MAX bytes */
+	uint64_t write_gen; /* FLUSH: see peer_handle */
+	bool sending;
+	bool replayed; /* to a donor that has forgotten the session */
+	bool interrupted;
+	uint8_t header[FRAME_REQ_LEN];
+};
+
+struct peer_handle {
+	struct handle handle;
+	struct peer *peer;
+	int stale; /* -errno for all I/O: the region is gone; or 0 */
+	bool open; /* the donor has been told and not yet told otherwise */
+	/* Writes that are answered but not known to be stable; a donor's reboot loses them. */
+	uint64_t write_gen, stable_gen;
+	bool lost_writes; /* the next FLUSH fails */
+};
+
+enum link_state {
+	LINK_DOWN, /* the timer starts the next attempt */
+	LINK_CONNECTING, /* connect(2) is under way */
+	LINK_GREETING, /* HELLO is sent */
+	LINK_UP,
+	LINK_FAILED, /* given up */
+};
+
+struct peer {
+	struct pool pool;
+	struct loop *loop;
+	char *host, *pool_name;
+	uint16_t port;
+	bool soft;
+	uint64_t timeo_ns;
+	void (*ready)(void *ctx, const struct err *err); /* NULL once called */
+	void *ctx;
+	struct store_stats *stats;
+
+	/* The link (peer_link.c). */
+	enum link_state state;
+	struct addrinfo *addrs, *addr;
+	struct conn *conn;
+	struct loop_fd connecting;
+	struct loop_timer timer; /* next attempt, or an attempt's time-out */
+	struct loop_timer watchdog; /* while requests are in flight */
+	struct loop_timer soft_timer;
+	struct loop_task give_up_task;
+	unsigned backoff_ms;
+	uint64_t since_ns; /* up or down */
+	bool was_up;
+	bool soft_expired;
+	unsigned reconnects;
+	uint64_t rtt_ns, ping_ns;
+	uint64_t bytes_in, bytes_out; /* of earlier connections */
+	uint64_t seen_bytes_in; /* watchdog */
+	unsigned silent_ticks;
+	struct log_limit down_limit;
+	char address[64];
+	uint8_t session[16];
+	uint64_t epoch;
+	struct frame_welcome welcome; /* of the latest handshake */
+	struct conn_out hello_out, ping_out;
+	uint8_t hello_buf[FRAME_REQ_LEN + FRAME_HELLO_MAX], ping_buf[FRAME_REQ_LEN];
+	bool pinging;
+
+	/* The frame that is being received. */
+	struct frame_rep rep;
+	uint8_t control[FRAME_CONTROL_MAX];
+
+	/* Requests (peer.c). */
+	struct peer_slot *slots; /* PEER_SLOTS of them */
+	struct peer_slot *free_slots;
+	struct peer_slot *first, *last; /* in flight */
+	unsigned in_flight;
+	uint64_t next_seq;
+	uint8_t *bodies;
+	uint8_t *free_bodies[PEER_BODIES];
+	unsigned free_body_count;
+	struct store_req *waiting_data, **waiting_data_tail;
+	struct pool_req *waiting_control, **waiting_control_tail;
+	struct peer_handle **handles; /* by number; handles[0] unused */
+	uint32_t handle_room;
+};
+
+/* peer.c, for the link. */
+
+/* The reply peer->rep with its payload is there: ends its request.  -EPROTO: it answers nothing. */
+int peer_req_reply(struct peer *peer);
+/* Where the payload of reply peer->rep belongs; NULL: nowhere (-EPROTO). */
+void *peer_req_buffer(struct peer *peer);
+/* The connection is gone: interrupted requests end, the others wait. */
+void peer_req_lost(struct peer *peer);
+/* A new connection: sends what is in flight again, in order.  forgotten: the donor knows nothing of the
+ * session. */
+void peer_req_replay(struct peer *peer, bool forgotten);
+/* Ends all requests with err. */
+void peer_req_fail_all(struct peer *peer, int err);
+/* Every handle is stale from now on: its requests end with -ESTALE.  How many handles. */
+unsigned peer_req_stale(struct peer *peer);
+/* The donor's machine has rebooted: unflushed writes are reported by the next FLUSH. How many handles. */
+unsigned peer_req_lost_writes(struct peer *peer);
+
+/* peer_link.c, for the requests. */
+int link_init(struct peer *peer, struct err *err);
+void link_fini(struct peer *peer);
+/* A request was put in flight: watches over the donor's silence. */
+void link_watch(struct peer *peer);
+bool link_is_up(const struct peer *peer);
+/* 0, or the error with which new requests end at once. */
+int link_refuses(const struct peer *peer);
+void link_give_up(struct peer *peer);
+
+#endif

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The connection to a donor: made, watched, lost, made again.
+ *
+ * States (enum link_state) and who moves them:
+ *
+ *        attempt              connected              welcome
+ *   DOWN ───────► CONNECTING ───────────► GREETING ───────────► UP
+ *    ▲  timer         │ error, time-out       │ error, time-out  │ closed, silent, protocol error
+ *    └────────────────┴───────────────────────┴──────────────────┘     link_give_up: any → FAILED
+ *
+ * Before the first welcome a failure of the last address, or an answer from the donor that says no, is
+ * final: conf->ready gets it.  After it, attempts go on for ever with a growing pause.
+ *
+ * What a donor's welcome means for the requests that were in flight (see docs/PROTOCOL.md, "Sessions"):
+ *   resumed                    replay; the donor knows the handles and which control requests are done
+ *   same pool, not resumed     re-open the handles, then replay
+ *   another pool (its uuid)    the regions are gone: every handle is stale
+ *   same pool, other boot      also: writes that were not flushed are lost; the next flush says so
+ *
+ * The watchdog runs only while requests are in flight: without a byte from the donor for 1 s it sends
+ * a PING, after 5 s the connection counts as lost.  An idle mount has no timers.
+ */
+#include "backends/peer_int.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	BACKOFF_MIN_MS = 20,
+	BACKOFF_MAX_MS = 2000,
+	ATTEMPT_MS = 5000, /* for connect and for the answer to HELLO, each */
+	TICK_MS = 500, /* of the watchdog */
+	PING_TICKS = 2, /* silence before a PING */
+	LOST_TICKS = 10, /* silence before the connection counts as lost */
+};
+
+static void attempt(struct peer *peer);
+
+static uint64_t in_ms(unsigned ms)
+{
+	return loop_now_ns() + (uint64_t)ms * 1000000;
+}
+
+bool link_is_up(const struct peer *peer)
+{
+	return peer->state == LINK_UP;
+}
+
+int link_refuses(const struct peer *peer)
+{
+	return peer->state == LINK_FAILED || peer->soft_expired ? -EIO : 0;
+}
+
+static void drop_conn(struct peer *peer)
+{
+	loop_fd_del(&peer->connecting);
+	if (peer->connecting.fd >= 0)
+		close(peer->connecting.fd);
+	peer->connecting.fd = -1;
+	if (peer->conn) {
+		peer->bytes_in += conn_bytes_in(peer->conn);
+		peer->bytes_out += conn_bytes_out(peer->conn);
+		conn_close(peer->conn);
+		peer->conn = NULL;
+	}
+	loop_timer_cancel(&peer->timer);
+	peer->pinging = false;
+}
+
+/* Tells whoever waits for the mount, once. */
+static void report(struct peer *peer, const struct err *err)
+{
+	void (*ready)(void *, const struct err *) = peer->ready;
+
+	peer->ready = NULL;
+	if (ready)
+		ready(peer->ctx, err);
+}
+
+/* The present attempt or connection has ended.  final: trying again before the first success makes no
+ * sense. */
+static void link_down(struct peer *peer, const struct err *why, bool final)
+{
+	bool was_up = peer->state == LINK_UP;
+
+	drop_conn(peer);
+	if (peer->state == LINK_FAILED)
+		return;
+	peer->state = LINK_DOWN;
+	if (peer->ready) {
+		if (!final && peer->addr->ai_next) {
+			peer->addr = peer->addr->ai_next;
+			attempt(peer);
+		} else {
+			report(peer, why);
+		}
+		return;
+	}
+	if (was_up) {
+		log_warn("%s: connection lost (%s): requests wait until it is back", peer->address, why->text);
+		peer->since_ns = loop_now_ns();
+		peer->backoff_ms = BACKOFF_MIN_MS;
+		if (peer->soft)
+			loop_timer_set(peer->loop, &peer->soft_timer, peer->since_ns + peer->timeo_ns);
+		peer_req_lost(peer);
+	} else {
+		if (log_allowed(&peer->down_limit))
+			log_debug("%s: %s", peer->address, why->text);
+		peer->addr = peer->addr->ai_next ? peer->addr->ai_next : peer->addrs;
+	}
+	loop_timer_set(peer->loop, &peer->timer, in_ms(peer->backoff_ms));
+	peer->backoff_ms = peer->backoff_ms * 2 < BACKOFF_MAX_MS ? peer->backoff_ms * 2 : BACKOFF_MAX_MS;
+}
+
+/* ---- the greeting ---- */
+
+static void send_hello(struct peer *peer)
+{
+	struct frame_hello hello = {
+	    .version_min = FRAME_VERSION_MIN,
+	    .version_max = FRAME_VERSION_MAX,
+	    .epoch = ++peer->epoch,
+	};
+	struct frame_req frame = {.op = FRAME_HELLO, .id = PEER_ID_HELLO};
+
+	memcpy(hello.session, peer->session, sizeof(hello.session));
+	snprintf(hello.pool, sizeof(hello.pool), "%s", peer->pool_name);
+	frame.payload = (uint32_t)frame_hello_put(peer->hello_buf + FRAME_REQ_LEN, &hello);
+	frame_req_put(peer->hello_buf, &frame);
+	peer->hello_out.iov[0] = (struct iovec){peer->hello_buf, FRAME_REQ_LEN + frame.payload};
+	peer->hello_out.iov_count = 1;
+	conn_send(peer->conn, &peer->hello_out);
+	peer->ping_ns = loop_now_ns();
+}
+
+/* What the donor's answer means for what was in flight. */
+static void after_welcome(struct peer *peer, const struct frame_welcome *was, bool resumed)
+{
+	const struct frame_welcome *now = &peer->welcome;
+	unsigned n;
+
+	if (memcmp(was->pool_uuid, now->pool_uuid, 16) != 0) {
+		n = peer_req_stale(peer);
+		log_error("%s: pool \"%s\" is a new one: the donor was restarted and what its memory held is "
+			  "lost; %u open region%s gone: I/O on %s fails with \"Stale file handle\"",
+		    peer->address, peer->pool_name, n, n == 1 ? " is" : "s are", n == 1 ? "it" : "them");
+	} else if (memcmp(was->boot, now->boot, 16) != 0) {
+		n = peer_req_lost_writes(peer);
+		log_warn("%s: the donor's machine was restarted; writes that were not flushed may be lost: "
+			 "%u open file%s will be told at fsync",
+		    peer->address, n, n == 1 ? "" : "s");
+	} else {
+		log_info("%s: connected again after %.1f s", peer->address,
+		    (double)(loop_now_ns() - peer->since_ns) / 1e9);
+	}
+	peer->state = LINK_UP;
+	peer_req_replay(peer, !resumed);
+}
+
+static int welcome(struct peer *peer)
+{
+	struct frame_welcome was = peer->welcome;
+	struct err err;
+
+	if (peer->rep.status) {
+		err_set(&err, frame_errno(peer->rep.status), "%s: %.*s", peer->address,
+		    (int)peer->rep.payload, (const char *)peer->control);
+		link_down(peer, &err, true);
+		return 0;
+	}
+	if (frame_welcome_get(peer->control, peer->rep.payload, &peer->welcome))
+		return -EPROTO;
+	loop_timer_cancel(&peer->timer);
+	loop_timer_cancel(&peer->soft_timer);
+	peer->soft_expired = false;
+	peer->rtt_ns = loop_now_ns() - peer->ping_ns;
+	peer->seen_bytes_in = 0;
+	peer->silent_ticks = 0;
+	peer->pool.size_max = peer->welcome.size_max;
+	if (peer->was_up) {
+		peer->reconnects++;
+		after_welcome(peer, &was, peer->rep.flags & FRAME_F_RESUMED);
+	} else {
+		peer->was_up = true;
+		peer->state = LINK_UP;
+	}
+	peer->since_ns = loop_now_ns();
+	report(peer, NULL);
+	return 0;
+}
+
+/* ---- frames ---- */
+
+static int link_header(struct conn *conn, const uint8_t *header, void **ret_buf, uint32_t *ret_len)
+{
+	struct peer *peer = conn_owner(conn);
+	const char *why;
+
+	if (frame_rep_get(header, &peer->rep, &why)) {
+		if (log_allowed(&peer->down_limit))
+			log_error("%s: bad reply: %s", peer->address, why);
+		return -EPROTO;
+	}
+	*ret_len = peer->rep.payload;
+	if (peer->rep.payload == 0)
+		return 0;
+	*ret_buf = peer_req_buffer(peer);
+	return *ret_buf ? 0 : -EPROTO;
+}
+
+static int link_frame(struct conn *conn)
+{
+	struct peer *peer = conn_owner(conn);
+
+	if (peer->state == LINK_GREETING)
+		return peer->rep.id == PEER_ID_HELLO && peer->rep.op == FRAME_HELLO ? welcome(peer) : -EPROTO;
+	if (peer->rep.id == FRAME_ID_PING) {
+		peer->rtt_ns = loop_now_ns() - peer->ping_ns;
+		peer->pinging = false;
+		return 0;
+	}
+	return peer_req_reply(peer);
+}
+
+static void link_closed(struct conn *conn, int rc)
+{
+	struct peer *peer = conn_owner(conn);
+	struct err err;
+
+	if (rc == -EPROTO)
+		err_set(&err, rc, "%s: it does not speak the remram protocol as it should", peer->address);
+	else if (rc == 0 && peer->state == LINK_GREETING)
+		err_set(&err, -ECONNRESET, "%s: closed the connection without an answer: is it a remramd?",
+		    peer->address);
+	else if (rc == 0)
+		err_set(&err, -ECONNRESET, "the donor has ended it");
+	else
+		err_sys(&err, rc, "%s", peer->address);
+	link_down(peer, &err, false);
+}
+
+static const struct conn_handlers link_handlers = {
+    .header_len = FRAME_REP_LEN,
+    .header = link_header,
+    .frame = link_frame,
+    .closed = link_closed,
+};
+
+/* ---- connecting ---- */
+
+static void connected(struct loop_fd *lfd, uint32_t events)
+{
+	struct peer *peer = (struct peer *)((char *)lfd - offsetof(struct peer, connecting));
+	int rc = 0, fd = lfd->fd;
+	socklen_t len = sizeof(rc);
+	struct err err;
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &rc, &len);
+	if (rc) {
+		err_sys(&err, -rc, "%s", peer->address);
+		if (rc == ECONNREFUSED)
+			err_set(&err, -rc, "%s: connection refused: is remramd running there, on that port?",
+			    peer->address);
+		link_down(peer, &err, false);
+		return;
+	}
+	loop_fd_del(lfd);
+	lfd->fd = -1;
+	conn_tune(fd);
+	if (conn_create(peer->loop, fd, &link_handlers, peer, &peer->conn, &err)) {
+		link_down(peer, &err, false);
+		return;
+	}
+	peer->state = LINK_GREETING;
+	loop_timer_set(peer->loop, &peer->timer, in_ms(ATTEMPT_MS));
+	send_hello(peer);
+}
+
+static void set_address(struct peer *peer)
+{
+	char host[48] = "?", port[8] = "?";
+	bool v6 = peer->addr->ai_family == AF_INET6;
+
+	getnameinfo(peer->addr->ai_addr, peer->addr->ai_addrlen, host, sizeof(host), port, sizeof(port),
+	    NI_NUMERICHOST | NI_NUMERICSERV);
+	snprintf(peer->address, sizeof(peer->address), v6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static void attempt(struct peer *peer)
+{
+	const struct addrinfo *ai = peer->addr;
+	struct err err;
+	int rc = 0, fd;
+
+	set_address(peer);
+	peer->state = LINK_CONNECTING;
+	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0 || (connect(fd, ai->ai_addr, ai->ai_addrlen) && errno != EINPROGRESS))
+		rc = -errno;
+	peer->connecting.fd = fd;
+	if (rc == 0)
+		rc = loop_fd_add(peer->loop, &peer->connecting, EPOLLOUT);
+	if (rc) {
+		err_sys(&err, rc, "%s", peer->address);
+		if (rc == -ECONNREFUSED)
+			err_set(&err, rc, "%s: connection refused: is remramd running there, on that port?",
+			    peer->address);
+		link_down(peer, &err, false);
+		return;
+	}
+	loop_timer_set(peer->loop, &peer->timer, in_ms(ATTEMPT_MS));
+}
+
+static void timer_expired(struct loop_timer *timer)
+{
+	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, timer));
+	struct err err;
+
+	if (peer->state == LINK_DOWN) {
+		attempt(peer);
+		return;
+	}
+	err_set(&err, -ETIMEDOUT, "%s: no answer for %d s", peer->address, ATTEMPT_MS / 1000);
+	link_down(peer, &err, false);
+}
+
+/* ---- the watchdog ---- */
+
+static void send_ping(struct peer *peer)
+{
+	struct frame_req frame = {.op = FRAME_PING, .id = FRAME_ID_PING};
+
+	if (peer->pinging)
+		return;
+	frame_req_put(peer->ping_buf, &frame);
+	peer->ping_out.iov[0] = (struct iovec){peer->ping_buf, FRAME_REQ_LEN};
+	peer->ping_out.iov_count = 1;
+	peer->pinging = true;
+	peer->ping_ns = loop_now_ns();
+	conn_send(peer->conn, &peer->ping_out);
+}
+
+static void watchdog_expired(struct loop_timer *timer)
+{
+	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, watchdog));
+	uint64_t bytes_in;
+	struct err err;
+
+	if (peer->in_flight == 0)
+		return;
+	loop_timer_set(peer->loop, &peer->watchdog, in_ms(TICK_MS));
+	if (peer->state != LINK_UP)
+		return;
+	bytes_in = conn_bytes_in(peer->conn);
+	peer->silent_ticks = bytes_in == peer->seen_bytes_in ? peer->silent_ticks + 1 : 0;
+	peer->seen_bytes_in = bytes_in;
+	if (peer->silent_ticks >= LOST_TICKS) {
+		err_set(&err, -ETIMEDOUT, "no answer for %d s", LOST_TICKS * TICK_MS / 1000);
+		link_down(peer, &err, false);
+	} else if (peer->silent_ticks >= PING_TICKS) {
+		send_ping(peer);
+	}
+}
+
+void link_watch(struct peer *peer)
+{
+	if (!peer->watchdog.loop) {
+		peer->silent_ticks = 0;
+		loop_timer_set(peer->loop, &peer->watchdog, in_ms(TICK_MS));
+	}
+}
+
+/* ---- giving up ---- */
+
+static void soft_expired(struct loop_timer *timer)
+{
+	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, soft_timer));
+
+	log_error("%s: away for %llu s: requests fail from now on, until it is back (option soft)",
+	    peer->address, (unsigned long long)(peer->timeo_ns / 1000000000));
+	peer->soft_expired = true;
+	peer_req_fail_all(peer, -EIO);
+}
+
+static void give_up_now(struct loop_task *task)
+{
+	struct peer *peer = (struct peer *)((char *)task - offsetof(struct peer, give_up_task));
+
+	drop_conn(peer);
+	loop_timer_cancel(&peer->soft_timer);
+	peer_req_fail_all(peer, -EIO);
+}
+
+void link_give_up(struct peer *peer)
+{
+	if (peer->state == LINK_FAILED)
+		return;
+	log_error("%s: given up: all I/O fails from now on", peer->address);
+	peer->state = LINK_FAILED;
+	peer->since_ns = loop_now_ns();
+	loop_defer(peer->loop, &peer->give_up_task);
+}
+
+/* ---- life ---- */
+
+int link_init(struct peer *peer, struct err *err)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
+	char port[8];
+	int rc;
+
+	peer->connecting.fd = -1;
+	peer->connecting.ready = connected;
+	peer->timer.expired = timer_expired;
+	peer->watchdog.expired = watchdog_expired;
+	peer->soft_timer.expired = soft_expired;
+	peer->give_up_task.run = give_up_now;
+	snprintf(port, sizeof(port), "%u", peer->port);
+	rc = getaddrinfo(peer->host, port, &hints, &peer->addrs);
+	if (rc == EAI_ADDRFAMILY || rc == EAI_NONAME) { /* loopback addresses without a network */
+		hints.ai_flags = AI_NUMERICSERV;
+		rc = getaddrinfo(peer->host, port, &hints, &peer->addrs);
+	}
+	if (rc)
+		return err_set(err, -EHOSTUNREACH, "%s: %s", peer->host,
+		    rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+	peer->addr = peer->addrs;
+	peer->since_ns = loop_now_ns();
+	attempt(peer);
+	return 0;
+}
+
+void link_fini(struct peer *peer)
+{
+	if (!peer->addrs)
+		return;
+	peer->state = LINK_FAILED;
+	drop_conn(peer);
+	loop_timer_cancel(&peer->watchdog);
+	loop_timer_cancel(&peer->soft_timer);
+	freeaddrinfo(peer->addrs);
+}
+
+void peer_pool_status(const struct pool *pool, struct peer_status *ret_status)
+{
+	const struct peer *peer = (const struct peer *)pool;
+
+	*ret_status = (struct peer_status){
+	    .state = peer->state == LINK_UP	   ? PEER_CONNECTED
+		     : peer->state == LINK_FAILED ? PEER_FAILED
+						   : PEER_WAITING,
+	    .since_ns = peer->since_ns,
+	    .reconnects = peer->reconnects,
+	    .rtt_ns = peer->rtt_ns,
+	    .in_flight = peer->in_flight,
+	    .bytes_in = peer->bytes_in + (peer->conn ? conn_bytes_in(peer->conn) : 0),
+	    .bytes_out = peer->bytes_out + (peer->conn ? conn_bytes_out(peer->conn) : 0),
+	};
+	memcpy(ret_status->address, peer->address, sizeof(ret_status->address));
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A pool whose regions this process holds: on the donor, and behind `remram mount file:` and `memory:`.
+ *
+ * May be used from several loops at once.
+ */
+#ifndef REMRAM_CORE_LOCAL_POOL_H
+#define REMRAM_CORE_LOCAL_POOL_H
+
+#include "core/backend.h"
+#include "core/catalogue.h"
+#include "core/err.h"
+#include "core/pool.h"
+#include "core/workers.h"
+
+struct local_pool;
+
+struct local_pool_conf {
+	const char *name; /* kept, not copied */
+	const char *uri; /* where its bytes live; see core/backend.h */
+	const char *state_dir; /* for the catalogue of a persistent backend */
+	const char *single; /* not NULL: the URI is one region, and this is its name */
+};
+
+/* Opens the backend, and for a persistent one the catalogue: every region is as it was; bytes of
+ * regions that the catalogue does not know (a removal that a crash interrupted) are deleted.  Keeps
+ * workers and conf->name.  Blocks. */
+int local_pool_create(const struct local_pool_conf *conf, struct workers *workers,
+    struct pool **ret_pool, struct err *err);
+
+/* Names this pool's contents: another one after a restart means that the regions are new. */
+const uint8_t *local_pool_uuid(const struct pool *pool);
+
+/* What went through its handles. */
+struct store_stats *local_pool_stats(struct pool *pool);
+
+/* Closes a handle at once, as POOL_CLOSE does. Nothing is in flight on it. */
+void local_pool_close(struct pool *pool, struct handle *handle);
+
+#endif

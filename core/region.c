@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A region: a store of bytes with a size, a mode, times and a version, and the store that an open
+ * handle is.
+ *
+ * A handle's store checks on every request what the region's mode allows (core/pool.h, Permissions),
+ * moves version and mtime on writes, and makes the region longer when a write has succeeded beyond
+ * its end; all else it hands down.  It may be used from any loop: everything it reads is atomic.
+ *
+ * Versions: `version` moves when a session writes and another one has been told the current value, or
+ * when the writing session is another than before.  `base` is the version at which the present
+ * writer began, so a session that is the only writer since what it knows may keep its cache.
+ */
+#include "core/region.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const struct store_ops handle_ops;
+
+int64_t region_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+struct region *region_create(const char *name, const struct region_attr *attr, struct store *store)
+{
+	struct region *region = calloc(1, sizeof(*region));
+
+	if (region)
+		region->name = strdup(name);
+	if (!region || !region->name) {
+		free(region);
+		store_destroy(store);
+		return NULL;
+	}
+	region->id = attr->id;
+	region->store = store;
+	region->uid = attr->uid;
+	region->gid = attr->gid;
+	region->atime_ns = attr->atime_ns;
+	region->ctime_ns = attr->ctime_ns;
+	atomic_init(&region->mode, attr->mode & 07777);
+	atomic_init(&region->size, attr->size);
+	atomic_init(&region->mtime_ns, attr->mtime_ns);
+	atomic_init(&region->version, attr->version);
+	atomic_init(&region->base, attr->version);
+	return region;
+}
+
+void region_destroy(struct region *region)
+{
+	if (!region)
+		return;
+	store_destroy(region->store);
+	while (region->xattrs) {
+		struct region_xattr *next = region->xattrs->next;
+
+		free(region->xattrs->name);
+		free(region->xattrs);
+		region->xattrs = next;
+	}
+	free(region->name);
+	free(region);
+}
+
+void region_get_attr(struct region *region, uint64_t session, struct region_attr *ret_attr)
+{
+	struct store_stat stat = {0};
+
+	if (session != atomic_load(&region->writer))
+		atomic_store(&region->seen, true);
+	store_stat(region->store, &stat);
+	*ret_attr = (struct region_attr){
+	    .id = region->id,
+	    .size = atomic_load(&region->size),
+	    .allocated = stat.allocated,
+	    .version = atomic_load(&region->version),
+	    .atime_ns = region->atime_ns,
+	    .mtime_ns = atomic_load(&region->mtime_ns),
+	    .ctime_ns = region->ctime_ns,
+	    .mode = atomic_load(&region->mode),
+	    .uid = region->uid,
+	    .gid = region->gid,
+	    .nlink = region->name ? 1 : 0,
+	};
+	if (ret_attr->ctime_ns < ret_attr->mtime_ns)
+		ret_attr->ctime_ns = ret_attr->mtime_ns;
+}
+
+void region_touch(struct region *region, uint64_t session)
+{
+	int64_t now = region_now_ns();
+	uint64_t old;
+
+	if (atomic_load_explicit(&region->mtime_ns, memory_order_relaxed) != now) {
+		atomic_store_explicit(&region->mtime_ns, now, memory_order_relaxed);
+		atomic_store_explicit(&region->dirty, true, memory_order_relaxed);
+	}
+	if (atomic_load(&region->writer) == session && !atomic_load(&region->seen))
+		return;
+	/* Two sessions that get here at once are both told that the other has changed something. */
+	atomic_store(&region->seen, false);
+	old = atomic_fetch_add(&region->version, 1);
+	if (atomic_exchange(&region->writer, session) != session)
+		atomic_store(&region->base, old + 1);
+}
+
+bool region_unchanged(const struct region *region, uint64_t session, uint64_t version)
+{
+	uint64_t now = atomic_load(&region->version);
+
+	if (version == 0)
+		return false;
+	if (version == now)
+		return true;
+	return atomic_load(&region->writer) == session &&
+	    version + 1 >= atomic_load(&region->base);
+}
+
+struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,
+    uint32_t number, uint64_t size_max, bool created, struct store_stats *stats)
+{
+	struct region_handle *rh = calloc(1, sizeof(*rh));
+
+	if (!rh)
+		return NULL;
+	store_init(&rh->handle.store, &handle_ops, size_max);
+	rh->handle.store.stats = stats;
+	rh->handle.region_id = region->id;
+	rh->handle.number = number;
+	rh->handle.flags = flags;
+	rh->region = region;
+	rh->session = session;
+	rh->created = created;
+	return rh;
+}
+
+/* ---- the handle's store ---- */
+
+static int check_access(const struct region_handle *rh, const struct store_req *req)
+{
+	unsigned access;
+
+	switch (req->op) {
+	case STORE_WRITE:
+	case STORE_ZERO:
+	case STORE_ALLOC:
+		access = POOL_WRITE;
+		break;
+	case STORE_READ:
+		access = POOL_READ;
+		break;
+	case STORE_RESIZE: /* through POOL_SETATTR, which knows about pins */
+		return -EINVAL;
+	default:
+		return 0;
+	}
+	if (!(rh->handle.flags & access))
+		return -EBADF;
+	if (rh->created)
+		return 0;
+	return pool_check_mode(
+	    atomic_load_explicit(&rh->region->mode, memory_order_relaxed), access);
+}
+
+static void extend(struct region *region, uint64_t end)
+{
+	uint64_t size = atomic_load(&region->size);
+
+	while (size < end && !atomic_compare_exchange_weak(&region->size, &size, end))
+		;
+	atomic_store(&region->dirty, true);
+}
+
+static void extend_done(struct store_req *req, int err)
+{
+	struct region *region = store_pop(req);
+
+	if (err == 0)
+		extend(region, req->off + req->len);
+	store_complete(req, err);
+}
+
+static void handle_submit(struct store *store, struct store_req *req)
+{
+	struct region_handle *rh = (struct region_handle *)store;
+	struct region *region = rh->region;
+	bool grows = req->op == STORE_WRITE || (req->op == STORE_ALLOC && !(req->flags & STORE_KEEP));
+	int rc = check_access(rh, req);
+
+	if (rc) {
+		store_complete(req, rc);
+		return;
+	}
+	if (req->op == STORE_WRITE || req->op == STORE_ZERO)
+		region_touch(region, rh->session);
+	if (grows && req->off + req->len > atomic_load_explicit(&region->size, memory_order_relaxed))
+		store_push(req, extend_done, region);
+	store_forward(region->store, req);
+}
+
+static int handle_stat(struct store *store, struct store_stat *ret_stat)
+{
+	struct region_handle *rh = (struct region_handle *)store;
+
+	return store_stat(rh->region->store, ret_stat);
+}
+
+static void handle_destroy(struct store *store)
+{
+	free(store);
+}
+
+static const struct store_ops handle_ops = {
+    .name = "region",
+    .submit = handle_submit,
+    .stat = handle_stat,
+    .destroy = handle_destroy,
+};
+
+/* ---- extended attributes ---- */
+
+struct region_xattr *region_xattr_find(struct region *region, const char *name)
+{
+	struct region_xattr *x = region->xattrs;
+
+	while (x && strcmp(x->name, name) != 0)
+		x = x->next;
+	return x;
+}
+
+static void xattr_unlink(struct region *region, struct region_xattr *victim)
+{
+	struct region_xattr **link = &region->xattrs;
+
+	while (*link != victim)
+		link = &(*link)->next;
+	*link = victim->next;
+	region->xattr_bytes -= strlen(victim->name) + 1 + victim->len;
+	free(victim->name);
+	free(victim);
+}
+
+int region_xattr_set(struct region *region, const char *name, const void *value, size_t len,
+    unsigned flags)
+{
+	struct region_xattr *old = region_xattr_find(region, name), *fresh;
+	size_t freed = old ? strlen(old->name) + 1 + old->len : 0;
+
+	if (!value) {
+		if (!old)
+			return -ENODATA;
+		xattr_unlink(region, old);
+		return 0;
+	}
+	if (old && (flags & POOL_XATTR_CREATE))
+		return -EEXIST;
+	if (!old && (flags & POOL_XATTR_REPLACE))
+		return -ENODATA;
+	if (region->xattr_bytes - freed + strlen(name) + 1 + len > POOL_XATTR_VALUE_MAX)
+		return -ENOSPC;
+	fresh = malloc(sizeof(*fresh) + len);
+	if (!fresh)
+		return -ENOMEM;
+	fresh->name = strdup(name);
+	if (!fresh->name) {
+		free(fresh);
+		return -ENOMEM;
+	}
+	fresh->len = len;
+	if (len)
+		memcpy(fresh->value, value, len);
+	if (old)
+		xattr_unlink(region, old);
+	fresh->next = region->xattrs;
+	region->xattrs = fresh;
+	region->xattr_bytes += strlen(name) + 1 + len;
+	return 0;
+}

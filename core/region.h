@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A region of a pool that this process holds, and its handles: what core/local_pool is made of.
+ */
+#ifndef REMRAM_CORE_REGION_H
+#define REMRAM_CORE_REGION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/pool.h"
+#include "core/store.h"
+
+struct region_xattr {
+	struct region_xattr *next;
+	char *name;
+	size_t len;
+	uint8_t value[];
+};
+
+struct region {
+	/* Constant after create. */
+	uint64_t id;
+	struct store *store; /* owned */
+
+	/* Protected by the pool's mu. */
+	char *name; /* owned; NULL once removed */
+	struct region *name_next; /* hash chain */
+	uint32_t uid, gid;
+	int64_t atime_ns, ctime_ns;
+	struct region_xattr *xattrs;
+	size_t xattr_bytes;
+	unsigned handles; /* open ones */
+	unsigned pins; /* those opened with POOL_PIN */
+	unsigned refs; /* requests that use the region beyond mu */
+
+	/* Atomic: the data path reads them. */
+	_Atomic uint32_t mode;
+	_Atomic uint64_t size; /* bytes */
+	_Atomic int64_t mtime_ns;
+	_Atomic uint64_t version;
+	_Atomic uint64_t writer; /* session of the last write */
+	_Atomic uint64_t base; /* the version at which `writer` began to be the only writer */
+	_Atomic bool seen; /* another session than writer has been told `version` */
+	_Atomic bool dirty; /* size or mtime changed since the catalogue was told */
+};
+
+struct region_handle {
+	struct handle handle;
+	struct region *region;
+	uint64_t session;
+	bool created; /* by this open: keeps its access whatever the mode (core/pool.h) */
+};
+
+/* Takes store, also on failure (NULL). attr gives everything but the store's size. */
+struct region *region_create(const char *name, const struct region_attr *attr, struct store *store);
+/* Destroys the store too; may block. */
+void region_destroy(struct region *region);
+
+/* Fills everything but nlink's reason: with the pool's mu held. */
+void region_get_attr(struct region *region, uint64_t session, struct region_attr *ret_attr);
+
+/* A session changes the bytes: moves version and mtime.  Any thread. */
+void region_touch(struct region *region, uint64_t session);
+
+/* Whether a session that knew `version` may keep what it cached.  mu held. */
+bool region_unchanged(const struct region *region, uint64_t session, uint64_t version);
+
+/* A handle on region, access checked by the caller; counts nothing.  NULL: out of memory. */
+struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,
+    uint32_t number, uint64_t size_max, bool created, struct store_stats *stats);
+
+/* Nanoseconds since the epoch, to a few milliseconds. */
+int64_t region_now_ns(void);
+
+/* 0 and *ret_old the attribute or NULL; mu held. */
+struct region_xattr *region_xattr_find(struct region *region, const char *name);
+/* value NULL: removes it.  0, -ENODATA, -EEXIST, -ENOSPC (64 KiB for all of a region), -ENOMEM. */
+int region_xattr_set(struct region *region, const char *name, const void *value, size_t len,
+    unsigned flags);
+
+#endif

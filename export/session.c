@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The registry of sessions.
+ *
+ * A session's states: attached (conn set) ⇄ detached (conn NULL) → ended.  attached with a successor:
+ * the old connection was told to end (peer_conn_displace) and the new one waits.
+ *
+ * Invariants:
+ *   1. A connection found as session->conn or session->successor under mu is alive: connections call
+ *      session_detach before they are freed.
+ * Locking: mu protects the list and the registry's part of each session.
+ */
+#include "export/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "core/local_pool.h"
+#include "core/log.h"
+#include "core/loop.h"
+#include "export/peer_conn.h"
+
+struct sessions {
+	pthread_mutex_t mu;
+	struct session *first; /* protected by mu */
+	unsigned count; /* protected by mu */
+	uint64_t next_tag; /* protected by mu */
+};
+
+struct sessions *sessions_create(void)
+{
+	struct sessions *sessions = calloc(1, sizeof(*sessions));
+
+	if (sessions) {
+		pthread_mutex_init(&sessions->mu, NULL);
+		sessions->next_tag = 2; /* 1 is the daemon itself */
+	}
+	return sessions;
+}
+
+static void session_free(struct session *session)
+{
+	for (uint32_t i = 0; i < session->handle_room; i++)
+		if (session->handles[i])
+			local_pool_close(session->pool, session->handles[i]);
+	free(session->handles);
+	free(session);
+}
+
+void sessions_destroy(struct sessions *sessions)
+{
+	if (!sessions)
+		return;
+	while (sessions->first) {
+		struct session *next = sessions->first->next;
+
+		session_free(sessions->first);
+		sessions->first = next;
+	}
+	pthread_mutex_destroy(&sessions->mu);
+	free(sessions);
+}
+
+static struct session *find_locked(struct sessions *sessions, const uint8_t id[16])
+{
+	struct session *session = sessions->first;
+
+	while (session && memcmp(session->id, id, 16) != 0)
+		session = session->next;
+	return session;
+}
+
+static int admit_new_locked(struct sessions *sessions, const struct frame_hello *hello,
+    struct pool *pool, struct session **ret_session)
+{
+	struct session *session;
+
+	if (sessions->count >= SESSIONS_MAX)
+		return -EAGAIN;
+	session = calloc(1, sizeof(*session));
+	if (!session)
+		return -ENOMEM;
+	memcpy(session->id, hello->session, 16);
+	session->tag = sessions->next_tag++;
+	session->pool = pool;
+	session->next = sessions->first;
+	sessions->first = session;
+	sessions->count++;
+	*ret_session = session;
+	return 0;
+}
+
+int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
+    struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how)
+{
+	struct session *session;
+	int rc = 0;
+
+	pthread_mutex_lock(&sessions->mu);
+	session = find_locked(sessions, hello->session);
+	*ret_how = session ? SESSION_RESUMED : SESSION_NEW;
+	if (!session)
+		rc = admit_new_locked(sessions, hello, pool, &session);
+	else if (session->pool != pool)
+		rc = -EINVAL;
+	else if (hello->epoch <= session->epoch || session->successor)
+		rc = -ESTALE;
+	if (rc == 0) {
+		session->epoch = hello->epoch;
+		*ret_session = session;
+		if (session->conn) {
+			*ret_how = SESSION_WAIT;
+			session->successor = conn;
+			peer_conn_displace(session->conn);
+		} else {
+			session->conn = conn;
+		}
+	}
+	pthread_mutex_unlock(&sessions->mu);
+	return rc;
+}
+
+static void unlink_locked(struct sessions *sessions, struct session *session)
+{
+	struct session **link = &sessions->first;
+
+	while (*link != session)
+		link = &(*link)->next;
+	*link = session->next;
+	sessions->count--;
+}
+
+void session_detach(struct sessions *sessions, struct session *session, struct peer_conn *conn,
+    bool end)
+{
+	pthread_mutex_lock(&sessions->mu);
+	if (session->successor == conn) {
+		session->successor = NULL;
+		end = false;
+	} else {
+		session->conn = session->successor;
+		session->successor = NULL;
+		session->detached_ns = loop_now_ns();
+		end = end && !session->conn;
+		if (session->conn)
+			peer_conn_admit(session->conn);
+	}
+	if (end)
+		unlink_locked(sessions, session);
+	pthread_mutex_unlock(&sessions->mu);
+	if (end)
+		session_free(session);
+}
+
+void sessions_expire(struct sessions *sessions, uint64_t now_ns)
+{
+	struct session *ended = NULL, **link;
+
+	pthread_mutex_lock(&sessions->mu);
+	for (link = &sessions->first; *link;) {
+		struct session *session = *link;
+
+		if (session->conn || now_ns < session->detached_ns + SESSION_KEEP_S * 1000000000ull) {
+			link = &session->next;
+			continue;
+		}
+		*link = session->next;
+		sessions->count--;
+		session->next = ended;
+		ended = session;
+	}
+	pthread_mutex_unlock(&sessions->mu);
+	while (ended) {
+		struct session *next = ended->next;
+
+		log_info("a client that was away for %d s is forgotten", SESSION_KEEP_S);
+		session_free(ended);
+		ended = next;
+	}
+}
+
+struct handle *session_handle(const struct session *session, uint32_t number)
+{
+	return number < session->handle_room ? session->handles[number] : NULL;
+}
+
+int session_reserve(struct session *session, uint32_t number)
+{
+	uint32_t room = session->handle_room ? session->handle_room : 16;
+	struct handle **grown;
+
+	if (number == 0 || number >= POOL_HANDLE_MAX || session_handle(session, number))
+		return -EINVAL;
+	while (room <= number)
+		room *= 2;
+	if (room == session->handle_room)
+		return 0;
+	grown = realloc(session->handles, room * sizeof(grown[0]));
+	if (!grown)
+		return -ENOMEM;
+	memset(grown + session->handle_room, 0, (room - session->handle_room) * sizeof(grown[0]));
+	session->handles = grown;
+	session->handle_room = room;
+	return 0;
+}
+
+const struct session_result *session_find_result(const struct session *session, uint64_t id)
+{
+	for (unsigned i = 0; i < SESSION_RESULTS; i++)
+		if (session->results[i].id == id)
+			return &session->results[i];
+	return NULL;
+}
+
+struct session_result *session_new_result(struct session *session)
+{
+	return &session->results[session->next_result++ % SESSION_RESULTS];
+}
