@@ -75,8 +75,8 @@ static int add_lsm_option(void *ctx, const struct opt *opt, const char *value, s
 	struct mount_conf *conf = ctx;
 	size_t len = strlen(conf->lsm_options), room = sizeof(conf->lsm_options) - len;
 
-	if ((size_t)snprintf(conf->lsm_options + len, room, "%s%s=%s", len ? "," : "", opt->name,
-		value) >= room)
+	if ((size_t)snprintf(
+		conf->lsm_options + len, room, "%s%s=%s", len ? "," : "", opt->name, value) >= room)
 		return err_set(err, -EINVAL, "is too long");
 	return 0;
 }
@@ -200,8 +200,8 @@ static int check_swap(const struct mount_conf *conf, struct err *err)
 	unsigned i;
 
 	if (conf->swap_size % STORE_BLOCK)
-		return err_set(err, -EINVAL, "option 'size': must be a multiple of %d bytes",
-		    STORE_BLOCK);
+		return err_set(
+		    err, -EINVAL, "option 'size': must be a multiple of %d bytes", STORE_BLOCK);
 	if (conf->swap && conf->read_only)
 		return err_set(err, -EINVAL, "options 'swap' and 'ro' exclude each other");
 	for (i = 0; conf->swap && i < conf->loop_count; i++) {

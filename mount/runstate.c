@@ -66,8 +66,7 @@ char *runstate_dir(const char *dir, char *buf)
 
 	escape_path(dir, id, sizeof(id));
 	if (strlen(id) > room)
-		sprintf(
-		    id + room - HASH_DIGITS - 1, "-%0*" PRIx64, HASH_DIGITS, hash_text(dir));
+		sprintf(id + room - HASH_DIGITS - 1, "-%0*" PRIx64, HASH_DIGITS, hash_text(dir));
 	snprintf(buf, MOUNT_RUN_DIR_MAX, "%s/%s", base_dir, id);
 	return buf;
 }
@@ -78,7 +77,7 @@ static bool same_inode(const char *path, int fd)
 	struct stat by_path, by_fd;
 
 	return !stat(path, &by_path) && !fstat(fd, &by_fd) && by_path.st_dev == by_fd.st_dev &&
-	    by_path.st_ino == by_fd.st_ino;
+	       by_path.st_ino == by_fd.st_ino;
 }
 
 /* One try: 0, -EWOULDBLOCK, or another error that is final. */
@@ -257,7 +256,7 @@ int runstate_load(const char *run_dir, struct runstate *ret_state, struct err *e
 bool runstate_name_ok(const char *region)
 {
 	return strcmp(region, STATE_FILE) && strcmp(region, STATE_NEW) &&
-	    strcmp(region, CONTROL_SOCKET);
+	       strcmp(region, CONTROL_SOCKET);
 }
 
 int runstate_link(const char *run_dir, const char *region, const char *device, struct err *err)
