@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 
 #include "core/store.h"
+#include "mount/runstate.h"
 
 enum {
 	READ_AHEAD_MAX = 256 << 20,
@@ -49,6 +50,10 @@ static int check_region(const char *name, struct err *err)
 		return err_set(err, -EINVAL,
 		    "no region can have this name (1 to %d bytes, no '/', not . or ..)",
 		    POOL_NAME_MAX);
+	if (!runstate_name_ok(name))
+		return err_set(err, -EINVAL,
+		    "a region of this name cannot be attached, as a file of the mount's own has it "
+		    "under /run/remram: rename the region");
 	return 0;
 }
 
