@@ -33,7 +33,6 @@
 #include "core/log.h"
 #include "mount/attach.h"
 #include "mount/cmd.h"
-#include "mount/fusectl.h"
 #include "mount/mountinfo.h"
 #include "mount/serve.h"
 #include "mount/sys.h"
@@ -239,7 +238,6 @@ static int set_up(struct command *command, struct err *err)
 	strcpy(state->source, conf->source.text);
 	state->pid = command->server;
 	state->start = sys_process_start(command->server);
-	state->connection = fusectl_connection(info.dev);
 	for (i = 0; i < conf->loop_count; i++)
 		want_device(state, conf, conf->loops[i]);
 	if (conf->swap)

@@ -7,7 +7,7 @@
  * after locking, path and descriptor must still be the same inode, else it starts again.
  *
  * mount.conf has one "key value…" line per item, values percent-escaped:
- *   dir PATH / source TEXT / pid NUMBER START / connection NUMBER
+ *   dir PATH / source TEXT / pid NUMBER START
  *   device REGION DEVICE|- swap|loop PRIO|- discard|keep rw|ro
  * Unknown keys are passed over, so that a newer version's file can be undone by this one.
  */
@@ -67,7 +67,7 @@ char *runstate_dir(const char *dir, char *buf)
 	escape_path(dir, id, sizeof(id));
 	if (strlen(id) > room)
 		sprintf(id + room - HASH_DIGITS - 1, "-%0*" PRIx64, HASH_DIGITS, hash_text(dir));
-	snprintf(buf, MOUNT_RUN_DIR_MAX, "%s/%s", base_dir, id);
+	snprintf(buf, MOUNT_RUN_DIR_MAX, "%s/%.*s", base_dir, (int)room, id);
 	return buf;
 }
 
@@ -151,8 +151,7 @@ static void write_state(FILE *out, const struct runstate *state)
 
 	write_escaped(out, "dir", state->dir);
 	write_escaped(out, "\nsource", state->source);
-	fprintf(out, "\npid %d %" PRIu64 "\nconnection %u\n", (int)state->pid, state->start,
-	    state->connection);
+	fprintf(out, "\npid %d %" PRIu64 "\n", (int)state->pid, state->start);
 	for (i = 0; i < state->device_count; i++)
 		write_device(out, &state->devices[i]);
 }
@@ -223,8 +222,6 @@ static bool read_line(char *line, struct runstate *state)
 			return false;
 		state->pid = pid;
 	}
-	if (!strcmp(line, "connection"))
-		state->connection = (unsigned)strtoul(value, NULL, 10);
 	if (!strcmp(line, "device"))
 		return read_device(value, state);
 	return true;

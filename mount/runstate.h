@@ -47,7 +47,6 @@ struct runstate {
 	pid_t pid; /* the daemon; 0: not started yet */
 	uint64_t
 	    start; /* when it started, so that its number is not mistaken (sys_process_start) */
-	unsigned connection; /* number under /sys/fs/fuse/connections; 0: not known */
 	struct runstate_device devices[RUNSTATE_DEVICES_MAX]; /* in the order of attaching */
 	unsigned device_count;
 };

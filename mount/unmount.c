@@ -305,10 +305,11 @@ static int unmount_force(struct job *job, struct err *err)
 	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
+	/* MNT_FORCE ends the connection too.  It must not be aborted by its number after this, as a
+	 * new mount may have got the number. */
 	res = unmount_dir(job, err);
 	if (res)
 		return res;
-	fusectl_abort(fusectl_connection(job->info.dev), &ignored);
 	if (job->state.pid && !wait_daemon(job->how, job->state.pid, FORCE_MS) &&
 	    sys_process_alive(job->state.pid, job->state.start))
 		kill(job->state.pid, SIGKILL);

@@ -23,8 +23,7 @@ static void bad(const char *text)
 {
 	struct json *none = NULL;
 
-	ck_assert_msg(
-	    json_parse(text, strlen(text), &none, &err) == -EINVAL, "%s was taken", text);
+	ck_assert_msg(json_parse(text, strlen(text), &none, &err) == -EINVAL, "%s was taken", text);
 	ck_assert_ptr_null(none);
 }
 
@@ -72,7 +71,8 @@ END_TEST
 START_TEST(strings)
 {
 	good("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u00e4\\u20ac\\ud83d\\ude00\"");
-	ck_assert_str_eq(json_string(doc, ""), "\"\\/\b\f\n\r\tA\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
+	ck_assert_str_eq(
+	    json_string(doc, ""), "\"\\/\b\f\n\r\tA\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
 	/* Halves of pairs, and NUL, cannot be written. */
 	good("\"\\ud83dx\\ude00\\u0000\"");
 	ck_assert_str_eq(json_string(doc, ""), "\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd");
@@ -85,9 +85,9 @@ END_TEST
 START_TEST(refused)
 {
 	static const char *const texts[] = {"", " ", "{", "[", "[1", "[1,", "[1,]", "[,1]", "[1 2]",
-	    "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "\"", "\"a", "\"\\", "\"\\\"", "\"\\x\"",
-	    "\"\\u12\"", "\"\\u12g4\"", "\"a\nb\"", "tru", "nul", "01", "-", "1.", ".5", "1e", "1e+",
-	    "+1", "1 2", "[]]", "NaN", "'a'"};
+	    "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "\"", "\"a", "\"\\", "\"\\\"",
+	    "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"a\nb\"", "tru", "nul", "01", "-", "1.", ".5",
+	    "1e", "1e+", "+1", "1 2", "[]]", "NaN", "'a'"};
 	unsigned i;
 
 	for (i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
@@ -152,8 +152,8 @@ START_TEST(writing)
 	ck_assert_str_eq(written(NULL, "x\xe2\x82"), "\"x\\ufffd\\ufffd\"");
 
 	good("{\"a\" : [1 , -0.5, \"x\\ny\", {} , []], \"b\":null,\"c\":true}");
-	ck_assert_str_eq(written(doc, NULL),
-	    "{\"a\":[1,-0.5,\"x\\u000ay\",{},[]],\"b\":null,\"c\":true}");
+	ck_assert_str_eq(
+	    written(doc, NULL), "{\"a\":[1,-0.5,\"x\\u000ay\",{},[]],\"b\":null,\"c\":true}");
 	ck_assert_str_eq(written(NULL, NULL), "null");
 }
 END_TEST

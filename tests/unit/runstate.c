@@ -103,7 +103,6 @@ START_TEST(save_load)
 	strcpy(state.dir, "/mnt/my data\n%");
 	state.pid = 1234;
 	state.start = 5678901234567;
-	state.connection = 39;
 	state.device_count = 2;
 	strcpy(state.devices[0].region, "a b\xff");
 	strcpy(state.devices[0].device, "/dev/loop12");
