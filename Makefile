@@ -37,6 +37,8 @@ MOUNT_SRC    := $(filter-out mount/remram.c,$(wildcard mount/*.c))
 TOOL_SRC     := $(wildcard tests/tools/*.c)
 UNIT_SRC     := $(wildcard tests/unit/*.c tests/contract/*.c tests/sim/*.c)
 
+TESTLIB_SRC  := $(wildcard tests/lib/*.c)
+
 obj = $(patsubst %.c,$(O)/%.o,$(1))
 LIB_OBJ := $(call obj,$(CORE_SRC) $(BACKEND_SRC))
 PROGRAMS := $(O)/remramd $(O)/remram
@@ -57,8 +59,8 @@ $(O)/%.o: %.c
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Test programs: each .c under tests/unit, tests/contract and tests/sim is one libcheck program that
-# links everything but the programs' own main files.
-$(O)/tests/%: $(O)/tests/%.o $(LIB_OBJ) $(call obj,$(EXPORT_SRC) $(FUSE_SRC) $(MOUNT_SRC))
+# links tests/lib and everything but the programs' own main files.
+$(O)/tests/%: $(O)/tests/%.o $(call obj,$(TESTLIB_SRC)) $(LIB_OBJ) $(call obj,$(EXPORT_SRC) $(FUSE_SRC) $(MOUNT_SRC))
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs $(CHECK_PKGS))
