@@ -64,6 +64,12 @@ void bufpool_put(struct bufpool *pool, void *buf)
 	pool->free[pool->left++] = buf;
 }
 
+void bufpool_trim(struct bufpool *pool)
+{
+	for (unsigned i = 0; i < pool->left; i++)
+		madvise(pool->free[i], pool->size, MADV_DONTNEED);
+}
+
 unsigned bufpool_left(const struct bufpool *pool)
 {
 	return pool->left;

@@ -26,6 +26,9 @@ void bufpool_destroy(struct bufpool *pool);
 void *bufpool_get(struct bufpool *pool);
 void bufpool_put(struct bufpool *pool, void *buf);
 
+/* Gives the memory of those that are not out back to the system; they can still be got. */
+void bufpool_trim(struct bufpool *pool);
+
 /* How many are left to get. */
 unsigned bufpool_left(const struct bufpool *pool);
 

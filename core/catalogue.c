@@ -198,12 +198,11 @@ static void bind_int(struct catalogue *cat, enum stmt which, int idx, int64_t va
 	assert(rc == SQLITE_OK);
 }
 
-/* The bytes are borrowed until the statement ends. */
+/* The bytes (not NULL, even if there are none) are borrowed until the statement ends. */
 static void bind_bytes(
     struct catalogue *cat, enum stmt which, int idx, const void *bytes, size_t len)
 {
-	/* A NULL pointer would bind NULL instead of no bytes. */
-	int rc = sqlite3_bind_blob64(cat->stmts[which], idx, len ? bytes : "", len, SQLITE_STATIC);
+	int rc = sqlite3_bind_blob64(cat->stmts[which], idx, bytes, len, SQLITE_STATIC);
 
 	assert(rc == SQLITE_OK);
 }

@@ -6,6 +6,9 @@
  * stored before it returned 0 is there after a power failure.  An exclusive lock is held while it is
  * open: two daemons never share one.  Region ids are never used twice.
  *
+ * A call that fails has changed nothing; beside the codes named below that is -ENOSPC, -EROFS, -EIO,
+ * -EUCLEAN (the file turned out to be damaged), -ENOMEM.
+ *
  * All functions block: set-up code and worker threads only.  One thread at a time.
  */
 #ifndef REMRAM_CORE_CATALOGUE_H
@@ -34,18 +37,21 @@ int catalogue_load(struct catalogue *cat,
     void (*xattr)(void *ctx, uint64_t id, const char *name, const void *value, size_t len), void *ctx,
     struct err *err);
 
-/* A new id, ≥ 2; never given before. */
+/* A new id, ≥ 2, above all that were given before; never given again, whatever happens.  Ids may be
+ * skipped when the catalogue is opened again. */
 int catalogue_next_id(struct catalogue *cat, uint64_t *ret_id, struct err *err);
 
-/* Stores name and attr of a region that is new or known by attr->id. */
+/* Stores name and attr (but not allocated and nlink) of a region that is new or known by attr->id.
+ * -EEXIST: another region has that name. */
 int catalogue_put(struct catalogue *cat, const char *name, const struct region_attr *attr,
     struct err *err);
+/* Also its extended attributes.  -ENOENT: no such region. */
 int catalogue_remove(struct catalogue *cat, uint64_t id, struct err *err);
 /* In one transaction: region id gets new_name; other_id (0: nobody) gets other_name, or is removed if
- * other_name is NULL. */
+ * other_name is NULL.  -ENOENT, -EEXIST as above. */
 int catalogue_rename(struct catalogue *cat, uint64_t id, const char *new_name, uint64_t other_id,
     const char *other_name, struct err *err);
-/* value NULL removes it. */
+/* value NULL removes it (-ENODATA: it is not there).  -ENOENT: no such region. */
 int catalogue_put_xattr(struct catalogue *cat, uint64_t id, const char *name, const void *value,
     size_t len, struct err *err);
 

@@ -130,8 +130,7 @@ static bool entry_matches(const struct opt *opt, const char *name, size_t len)
 	size_t n = strlen(opt->name);
 
 	if (opt->type == OPT_IGNORE && n && opt->name[n - 1] == '*')
-		return len >= n - 1 && names_equal(opt->name + n - 1, "*", 1) &&
-		       !strncmp(opt->name, name, n - 1);
+		return len >= n - 1 && !strncmp(opt->name, name, n - 1);
 	return names_equal(opt->name, name, len);
 }
 

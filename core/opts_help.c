@@ -11,7 +11,7 @@
 
 #include "core/opts_impl.h"
 
-enum { HELP_COLUMN = 26, HELP_WIDTH = 79, DETAIL_MAX = 512 };
+enum { HELP_COLUMN = 26, HELP_WIDTH = 79, MDOC_WIDTH = 78, DETAIL_MAX = 512 };
 
 /* Sizes and durations as the user would write them, without rounding. */
 static char *exact(const struct opt *opt, uint64_t value, char *buf, size_t room)
@@ -130,7 +130,7 @@ static char *details(const struct opt *opt, char *buf)
 	if (*limits)
 		n = (size_t)snprintf(buf, DETAIL_MAX, "%s", limits);
 	if (def && n < DETAIL_MAX)
-		snprintf(buf + n, DETAIL_MAX - n, "%sdefault %s", n ? ", " : "", def);
+		snprintf(buf + n, DETAIL_MAX - n, "%sdefault %s", n ? "; " : "", def);
 	return buf;
 }
 
@@ -147,11 +147,6 @@ static bool heading_shown(const struct opt *heading, enum opt_where where)
 		if (shown(opt, where))
 			return true;
 	return false;
-}
-
-static bool has_value(const struct opt *opt)
-{
-	return opt_wants_value(opt);
 }
 
 static const char *value_name(const struct opt *opt)
@@ -193,7 +188,7 @@ static void print_entry(const struct opt *opt, enum opt_where where, FILE *out)
 {
 	char name[OPT_TEXT_MAX], left[2 * OPT_TEXT_MAX], more[DETAIL_MAX], detail[DETAIL_MAX + 4];
 	const char *join = where == OPT_IN_ARGV ? " " : where == OPT_IN_MOUNT ? "=" : " = ";
-	bool value = has_value(opt) || where == OPT_IN_FILE;
+	bool value = opt_wants_value(opt) || where == OPT_IN_FILE;
 	char letter[5] = "";
 	size_t at;
 
@@ -227,17 +222,34 @@ void opts_print_help(const struct opt *table, enum opt_where where, FILE *out)
 	}
 }
 
-/* Text for a line of mdoc: backslashes and a control character at the beginning are escaped. */
+/* Text between macros, wrapped at MDOC_WIDTH: backslashes are escaped, and what would be a macro at the
+ * beginning of a line. */
 static void mdoc_text(const char *text, FILE *out)
 {
-	if (*text == '.' || *text == '\'')
-		fputs("\\&", out);
-	for (; *text; text++) {
-		if (*text == '\\')
-			fputs("\\e", out);
-		else
-			fputc(*text, out);
+	size_t at = 0;
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+		if (at && at + 1 + len > MDOC_WIDTH) {
+			fputc('\n', out);
+			at = 0;
+		} else if (at) {
+			fputc(' ', out);
+			at++;
+		}
+		if (!at && (*text == '.' || *text == '\''))
+			fputs("\\&", out);
+		for (size_t i = 0; i < len; i++) {
+			if (text[i] == '\\')
+				fputs("\\e", out);
+			else
+				fputc(text[i], out);
+		}
+		at += len;
+		text += len;
+		text += strspn(text, " ");
 	}
+	fputc('\n', out);
 }
 
 /* A word as an argument of a macro: quoted, so that it is not taken for a macro or a delimiter. */
@@ -259,8 +271,8 @@ static void mdoc_arg(const char *text, FILE *out)
 
 static void mdoc_entry(const struct opt *opt, enum opt_where where, FILE *out)
 {
-	char name[OPT_TEXT_MAX], detail[DETAIL_MAX];
-	bool value = has_value(opt) || where == OPT_IN_FILE;
+	char name[OPT_TEXT_MAX], more[DETAIL_MAX], detail[DETAIL_MAX + 4];
+	bool value = opt_wants_value(opt) || where == OPT_IN_FILE;
 
 	opt_spell(opt, where, name);
 	fputs(".It ", out);
@@ -282,11 +294,9 @@ static void mdoc_entry(const struct opt *opt, enum opt_where where, FILE *out)
 	}
 	fputc('\n', out);
 	mdoc_text(opt->help, out);
-	fputc('\n', out);
-	if (*details(opt, detail)) {
-		fputc('(', out);
+	if (*details(opt, more)) {
+		snprintf(detail, sizeof(detail), "(%s)", more);
 		mdoc_text(detail, out);
-		fputs(")\n", out);
 	}
 }
 
@@ -300,7 +310,6 @@ void opts_print_mdoc(const struct opt *table, enum opt_where where, FILE *out)
 				fputs(".El\n", out);
 			fputs(".Ss ", out);
 			mdoc_text(opt->help, out);
-			fputc('\n', out);
 			list = false;
 		} else if (shown(opt, where)) {
 			if (!list)

@@ -11,7 +11,6 @@
  */
 #include "export/server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -180,22 +179,21 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 	}
 }
 
-static int listen_on(struct server *server, const struct addrinfo *ai, struct err *err)
+int server_listen(struct server *server, const struct sockaddr *addr, socklen_t len,
+    const char *text, struct err *err)
 {
 	struct listener *listener = &server->listeners[server->listener_count];
-	char text[64];
 	int fd, on = 1, rc;
 
-	address_text((const struct sockaddr_storage *)ai->ai_addr, ai->ai_addrlen, text);
 	if (server->listener_count == LISTENERS_MAX)
 		return err_set(err, -EINVAL, "%s: too many addresses to listen on", text);
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return err_sys(err, -errno, "%s", text);
+		return err_sys(err, -errno, "cannot listen on %s", text);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (ai->ai_family == AF_INET6)
+	if (addr->sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) || listen(fd, BACKLOG)) {
+	if (bind(fd, addr, len) || listen(fd, BACKLOG)) {
 		rc = err_sys(err, -errno, "cannot listen on %s", text);
 		close(fd);
 		return rc;
@@ -204,24 +202,6 @@ static int listen_on(struct server *server, const struct addrinfo *ai, struct er
 	server->listener_count++;
 	log_info("listening on %s", text);
 	return 0;
-}
-
-int server_listen(struct server *server, const char *host, uint16_t port, struct err *err)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-	struct addrinfo *list;
-	char service[8];
-	int rc;
-
-	snprintf(service, sizeof(service), "%u", port);
-	rc = getaddrinfo(host, service, &hints, &list);
-	if (rc)
-		return err_set(err, -EHOSTUNREACH, "cannot listen on %s: %s", host, gai_strerror(rc));
-	rc = 0;
-	for (struct addrinfo *ai = list; ai && rc == 0; ai = ai->ai_next)
-		rc = listen_on(server, ai, err);
-	freeaddrinfo(list);
-	return rc;
 }
 
 /* ---- loops ---- */
@@ -357,14 +337,19 @@ int server_start(struct server *server, struct err *err)
 	return 0;
 }
 
-void server_stop(struct server *server)
+bool server_stop(struct server *server)
 {
+	bool clean = true;
+
 	for (unsigned i = 0; i < server->loop_count; i++)
 		if (server->loops[i].started)
 			loop_post(server->loops[i].sl.loop, &server->loops[i].drain);
-	for (unsigned i = 0; i < server->loop_count; i++)
+	for (unsigned i = 0; i < server->loop_count; i++) {
 		if (server->loops[i].started)
 			pthread_join(server->loops[i].thread, NULL);
+		clean = clean && !server->loops[i].sl.conns;
+	}
+	return clean;
 }
 
 void server_destroy(struct server *server)

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "core/err.h"
 #include "core/loop.h"
@@ -32,16 +33,17 @@ struct server_conf {
 
 int server_create(const struct server_conf *conf, struct server **ret_server, struct err *err);
 
-/* Listens on a host name or address ("127.0.0.1", "::1", "0.0.0.0") and port: on every address that it
- * resolves to.  Before server_start. */
-int server_listen(struct server *server, const char *host, uint16_t port, struct err *err);
+/* Listens on an address (IPv4 or IPv6); text names it in messages.  Before server_start. */
+int server_listen(struct server *server, const struct sockaddr *addr, socklen_t len,
+    const char *text, struct err *err);
 
 /* Starts the loops; returns at once. */
 int server_start(struct server *server, struct err *err);
 
 /* Orderly end: no new connections and requests; what is in flight is answered (at most 10 s); then
- * the loops end.  Blocks. */
-void server_stop(struct server *server);
+ * the loops end.  Blocks.  False if a connection's requests had not ended by then: then nothing that
+ * they use may be freed. */
+bool server_stop(struct server *server);
 
 /* After server_stop, or if it was never started. */
 void server_destroy(struct server *server);

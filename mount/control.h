@@ -9,8 +9,10 @@
  *   unpin NAME      → "ok"
  *   forget-donor    → "ok": requests that wait for a lost donor fail now with EIO, and so does all
  *                     later I/O (for umount -f and remram abort)
- * Names are percent-escaped.  Everything runs on the mount's loop, with buffers sized at start: asking
- * for status never allocates in the daemon.
+ * Names are percent-escaped (mount/escape.h).  Anything else is answered "error: …".  The answer ends
+ * with a newline.  Everything runs on the mount's loop, with buffers sized at start: asking for status
+ * never allocates in the daemon.  CONTROL_CLIENTS are served at once, more wait; one that is not done
+ * after CONTROL_PATIENCE_MS is cut off.
  */
 #ifndef REMRAM_MOUNT_CONTROL_H
 #define REMRAM_MOUNT_CONTROL_H
@@ -21,7 +23,12 @@
 #include "core/err.h"
 #include "core/loop.h"
 
-enum { CONTROL_ANSWER_MAX = 256 * 1024 };
+enum {
+	CONTROL_ANSWER_MAX = 256 * 1024, /* bytes */
+	CONTROL_LINE_MAX = 1024, /* bytes of a request, newline included */
+	CONTROL_CLIENTS = 4,
+	CONTROL_PATIENCE_MS = 10000,
+};
 
 struct control;
 
@@ -33,15 +40,22 @@ struct control_ops {
 	void (*forget_donor)(void *ctx);
 };
 
-/* Server side, in the daemon.  path: the socket, at most 107 bytes; a stale one is replaced. */
+/* Server side, in the daemon, before the loop runs or on its thread.  path: the socket, at most 107
+ * bytes; a stale one is replaced.  ops and ctx are kept until destroy. */
 int control_create(struct loop *loop, const char *path, const struct control_ops *ops, void *ctx,
     struct control **ret_control, struct err *err);
-/* Closes connections and removes the socket. */
+/* Closes connections and removes the socket.  NULL does nothing. */
 void control_destroy(struct control *control);
 
-/* Client side: sends line, puts the whole answer (NUL-terminated, malloc'ed, caller frees) into
- * *ret_answer.  Waits at most timeout_ms.  -ECONNREFUSED, -ENOENT: no daemon there. */
+/* Client side: sends line, puts the whole answer (NUL-terminated, without the last newline, malloc'ed,
+ * caller frees) into *ret_answer.  Waits at most timeout_ms: -ETIMEDOUT.  -ECONNREFUSED, -ENOENT: no
+ * daemon there. */
 int control_ask(const char *path, const char *line, unsigned timeout_ms, char **ret_answer,
+    struct err *err);
+
+/* The same for requests that are answered "ok": an answer "error: …" becomes -EREMOTEIO with that
+ * text.  name: NULL, or what is percent-escaped and appended to verb. */
+int control_command(const char *path, const char *verb, const char *name, unsigned timeout_ms,
     struct err *err);
 
 #endif

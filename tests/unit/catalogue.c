@@ -24,384 +24,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/unit/catalogue_model.h"
+#include "tests/unit/sqlite_shim.h"
+
 static char dir[] = "/tmp/remram-catalogue-XXXXXX";
 static char state[64]; /* dir/state */
 static struct err err;
 static uint8_t uuid[16];
 
 #define OK(call) ck_assert_msg(!(call), "%s", err.text)
-
-/* ---- the shim ------------------------------------------------------------------------------------ */
-
-struct shim_file {
-	sqlite3_file base;
-	sqlite3_file *real;
-	bool is_wal;
-};
-
-static sqlite3_vfs *real_vfs;
-static unsigned io_count; /* writes, syncs, truncations so far */
-static unsigned io_fail_at; /* that one fails; 0: none */
-static int io_fail_code;
-static bool wal_dirty;
-
-static sqlite3_file *real_file(sqlite3_file *file)
-{
-	return ((struct shim_file *)file)->real;
-}
-
-static bool io_fails(void)
-{
-	return ++io_count == io_fail_at;
-}
-
-static int shim_close(sqlite3_file *file)
-{
-	return real_file(file)->pMethods->xClose(real_file(file));
-}
-
-static int shim_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
-{
-	return real_file(file)->pMethods->xRead(real_file(file), buf, len, off);
-}
-
-static int shim_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 off)
-{
-	if (io_fails())
-		return io_fail_code;
-	if (((struct shim_file *)file)->is_wal)
-		wal_dirty = true;
-	return real_file(file)->pMethods->xWrite(real_file(file), buf, len, off);
-}
-
-static int shim_truncate(sqlite3_file *file, sqlite3_int64 size)
-{
-	if (io_fails())
-		return io_fail_code;
-	return real_file(file)->pMethods->xTruncate(real_file(file), size);
-}
-
-static int shim_sync(sqlite3_file *file, int flags)
-{
-	if (io_fails())
-		return io_fail_code;
-	if (((struct shim_file *)file)->is_wal)
-		wal_dirty = false;
-	return real_file(file)->pMethods->xSync(real_file(file), flags);
-}
-
-static int shim_size(sqlite3_file *file, sqlite3_int64 *ret_size)
-{
-	return real_file(file)->pMethods->xFileSize(real_file(file), ret_size);
-}
-
-static int shim_lock(sqlite3_file *file, int lock)
-{
-	return real_file(file)->pMethods->xLock(real_file(file), lock);
-}
-
-static int shim_unlock(sqlite3_file *file, int lock)
-{
-	return real_file(file)->pMethods->xUnlock(real_file(file), lock);
-}
-
-static int shim_reserved(sqlite3_file *file, int *ret_reserved)
-{
-	return real_file(file)->pMethods->xCheckReservedLock(real_file(file), ret_reserved);
-}
-
-static int shim_control(sqlite3_file *file, int op, void *arg)
-{
-	return real_file(file)->pMethods->xFileControl(real_file(file), op, arg);
-}
-
-static int shim_sector(sqlite3_file *file)
-{
-	return real_file(file)->pMethods->xSectorSize(real_file(file));
-}
-
-static int shim_device(sqlite3_file *file)
-{
-	return real_file(file)->pMethods->xDeviceCharacteristics(real_file(file));
-}
-
-/* Version 1: without shared memory, which the catalogue must not need. */
-static const sqlite3_io_methods shim_methods = {
-    .iVersion = 1,
-    .xClose = shim_close,
-    .xRead = shim_read,
-    .xWrite = shim_write,
-    .xTruncate = shim_truncate,
-    .xSync = shim_sync,
-    .xFileSize = shim_size,
-    .xLock = shim_lock,
-    .xUnlock = shim_unlock,
-    .xCheckReservedLock = shim_reserved,
-    .xFileControl = shim_control,
-    .xSectorSize = shim_sector,
-    .xDeviceCharacteristics = shim_device,
-};
-
-static int shim_open(
-    sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *ret_flags)
-{
-	struct shim_file *shim = (struct shim_file *)file;
-	int rc;
-
-	shim->real = (sqlite3_file *)(shim + 1);
-	shim->is_wal = flags & SQLITE_OPEN_WAL;
-	shim->base.pMethods = NULL;
-	rc = real_vfs->xOpen(real_vfs, name, shim->real, flags, ret_flags);
-	if (shim->real->pMethods)
-		shim->base.pMethods = &shim_methods;
-	return rc;
-}
-
-static sqlite3_vfs shim_vfs;
-
-static void install_shim(void)
-{
-	real_vfs = sqlite3_vfs_find(NULL);
-	shim_vfs = *real_vfs;
-	shim_vfs.zName = "shim";
-	shim_vfs.pNext = NULL;
-	shim_vfs.szOsFile = (int)sizeof(struct shim_file) + real_vfs->szOsFile;
-	shim_vfs.xOpen = shim_open;
-	sqlite3_vfs_register(&shim_vfs, 1);
-}
-
-/* ---- the model ----------------------------------------------------------------------------------- */
-
-enum { REGIONS = 12, XATTRS = 2, VALUE_MAX = 65536 };
-
-struct model_region {
-	uint64_t id; /* 0: free */
-	char name[256];
-	struct region_attr attr;
-	struct {
-		bool set;
-		size_t len;
-		uint8_t seed;
-	} xattrs[XATTRS];
-};
-
-struct model {
-	struct model_region regions[REGIONS];
-	uint64_t last_id; /* the highest id ever given */
-};
-
-enum kind { CREATE, CHANGE, REMOVE, RENAME, REPLACE, EXCHANGE, XATTR_SET, XATTR_DEL, KINDS };
-
-struct op {
-	enum kind kind;
-	uint64_t id, other_id;
-	char name[256], other_name[256];
-	struct region_attr attr;
-	unsigned xattr;
-	size_t len;
-	uint8_t seed;
-};
-
-static const char *const xattr_names[XATTRS] = {"user.one", "user.\xff\n two"};
-
-static const uint8_t *value_of(size_t len, uint8_t seed)
-{
-	static uint8_t value[VALUE_MAX];
-
-	for (size_t i = 0; i < len; i++)
-		value[i] = (uint8_t)(seed + i * 7);
-	return value;
-}
-
-static struct model_region *model_find(struct model *model, uint64_t id)
-{
-	for (unsigned i = 0; i < REGIONS; i++)
-		if (model->regions[i].id == id)
-			return &model->regions[i];
-	return NULL;
-}
-
-static bool name_taken(const struct model *model, const char *name)
-{
-	for (unsigned i = 0; i < REGIONS; i++)
-		if (model->regions[i].id && !strcmp(model->regions[i].name, name))
-			return true;
-	return false;
-}
-
-static void random_name(const struct model *model, char *name)
-{
-	do {
-		size_t len = random() % 20 ? (size_t)(random() % 12 + 1) : 255;
-		for (size_t i = 0; i < len; i++)
-			do
-				name[i] = (char)(random() % 255 + 1);
-			while (name[i] == '/');
-		name[len] = '\0';
-	} while (name_taken(model, name));
-}
-
-static void random_attr(struct region_attr *attr)
-{
-	attr->size = (uint64_t)random() << (random() % 32);
-	attr->version = (uint64_t)random();
-	attr->atime_ns = random() * INT64_C(1000003) - 4000000000;
-	attr->mtime_ns = -random();
-	attr->ctime_ns = INT64_MAX - random();
-	attr->mode = (uint32_t)random() & 07777;
-	attr->uid = (uint32_t)random() * 2;
-	attr->gid = UINT32_MAX;
-}
-
-static struct model_region *random_region(struct model *model)
-{
-	struct model_region *used[REGIONS];
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < REGIONS; i++)
-		if (model->regions[i].id)
-			used[count++] = &model->regions[i];
-	return count ? used[(unsigned)random() % count] : NULL;
-}
-
-/* A random operation that the model allows; the id of a CREATE is set when it is known. */
-static void random_op(struct model *model, struct op *op)
-{
-	struct model_region *region = random_region(model), *other = random_region(model);
-
-	memset(op, 0, sizeof(*op));
-	op->kind = (enum kind)(random() % KINDS);
-	if (!region || (random() % 4 == 0 && model_find(model, 0)))
-		op->kind = CREATE;
-	if (op->kind == CREATE && !model_find(model, 0))
-		op->kind = REMOVE;
-	if ((op->kind == REPLACE || op->kind == EXCHANGE) && region == other)
-		op->kind = RENAME;
-	random_name(model, op->name);
-	random_attr(&op->attr);
-	op->xattr = (unsigned)random() % XATTRS;
-	op->len = random() % 30 ? (size_t)(random() % 200) : VALUE_MAX;
-	op->seed = (uint8_t)random();
-	if (op->kind == CREATE)
-		return;
-	op->id = op->attr.id = region->id;
-	if (op->kind == CHANGE && random() % 2)
-		strcpy(op->name, region->name);
-	if (op->kind == REPLACE || op->kind == EXCHANGE) {
-		op->other_id = other->id;
-		strcpy(op->name, other->name);
-		strcpy(op->other_name, region->name);
-	}
-	if (op->kind == XATTR_DEL && !region->xattrs[op->xattr].set)
-		op->kind = XATTR_SET;
-}
-
-static void model_apply(struct model *model, const struct op *op)
-{
-	struct model_region *region = model_find(model, op->kind == CREATE ? 0 : op->id);
-
-	switch (op->kind) {
-	case CREATE:
-		memset(region, 0, sizeof(*region));
-		region->id = op->id;
-		/* fall through */
-	case CHANGE:
-		region->attr = op->attr;
-		/* fall through */
-	case RENAME:
-		strcpy(region->name, op->name);
-		break;
-	case REMOVE:
-		region->id = 0;
-		break;
-	case REPLACE:
-		model_find(model, op->other_id)->id = 0;
-		strcpy(region->name, op->name);
-		break;
-	case EXCHANGE:
-		strcpy(model_find(model, op->other_id)->name, op->other_name);
-		strcpy(region->name, op->name);
-		break;
-	case XATTR_SET:
-		region->xattrs[op->xattr].set = true;
-		region->xattrs[op->xattr].len = op->len;
-		region->xattrs[op->xattr].seed = op->seed;
-		break;
-	default:
-		region->xattrs[op->xattr].set = false;
-	}
-}
-
-static int catalogue_apply(struct catalogue *cat, const struct op *op)
-{
-	err = (struct err){0};
-	switch (op->kind) {
-	case CREATE:
-	case CHANGE:
-		return catalogue_put(cat, op->name, &op->attr, &err);
-	case REMOVE:
-		return catalogue_remove(cat, op->id, &err);
-	case RENAME:
-		return catalogue_rename(cat, op->id, op->name, 0, NULL, &err);
-	case REPLACE:
-		return catalogue_rename(cat, op->id, op->name, op->other_id, NULL, &err);
-	case EXCHANGE:
-		return catalogue_rename(cat, op->id, op->name, op->other_id, op->other_name, &err);
-	case XATTR_SET:
-		return catalogue_put_xattr(cat, op->id, xattr_names[op->xattr],
-		    value_of(op->len, op->seed), op->len, &err);
-	default:
-		return catalogue_put_xattr(cat, op->id, xattr_names[op->xattr], NULL, 0, &err);
-	}
-}
-
-struct comparison {
-	struct model *model;
-	unsigned regions, xattrs;
-	bool equal;
-};
-
-static void compare_region(void *ctx, const char *name, const struct region_attr *attr)
-{
-	struct comparison *cmp = ctx;
-	const struct model_region *region = model_find(cmp->model, attr->id);
-
-	cmp->regions++;
-	if (!region || strcmp(name, region->name) || attr->size != region->attr.size ||
-	    attr->version != region->attr.version || attr->mode != region->attr.mode ||
-	    attr->uid != region->attr.uid || attr->gid != region->attr.gid ||
-	    attr->atime_ns != region->attr.atime_ns || attr->mtime_ns != region->attr.mtime_ns ||
-	    attr->ctime_ns != region->attr.ctime_ns || attr->nlink != 1)
-		cmp->equal = false;
-}
-
-static void compare_xattr(void *ctx, uint64_t id, const char *name, const void *value, size_t len)
-{
-	struct comparison *cmp = ctx;
-	const struct model_region *region = model_find(cmp->model, id);
-	unsigned i = !strcmp(name, xattr_names[1]);
-
-	cmp->xattrs++;
-	if (!region || strcmp(name, xattr_names[i]) || !region->xattrs[i].set ||
-	    len != region->xattrs[i].len ||
-	    memcmp(value, value_of(len, region->xattrs[i].seed), len))
-		cmp->equal = false;
-}
-
-/* True if the catalogue holds what the model does. */
-static bool same(struct catalogue *cat, struct model *model)
-{
-	struct comparison cmp = {.model = model, .equal = true};
-	unsigned regions = 0, xattrs = 0;
-
-	OK(catalogue_load(cat, compare_region, compare_xattr, &cmp, &err));
-	for (unsigned i = 0; i < REGIONS; i++) {
-		regions += model->regions[i].id != 0;
-		for (unsigned j = 0; model->regions[i].id && j < XATTRS; j++)
-			xattrs += model->regions[i].xattrs[j].set;
-	}
-	return cmp.equal && cmp.regions == regions && cmp.xattrs == xattrs;
-}
 
 /* ---- helpers ------------------------------------------------------------------------------------- */
 
@@ -576,7 +207,7 @@ START_TEST(model_check)
 			OK(catalogue_next_id(cat, &op.id, &err));
 			op.attr.id = op.id;
 		}
-		OK(catalogue_apply(cat, &op));
+		OK(catalogue_apply(cat, &op, &err));
 		ck_assert_msg(!wal_dirty, "kind %d is not synced", op.kind);
 		model_apply(&model, &op);
 		if (i % 100 == 0) {
@@ -611,7 +242,7 @@ static void work_until_killed(struct journal *journal, struct model *model)
 			op->attr.id = op->id;
 		}
 		journal->begun = i + 1;
-		if (catalogue_apply(cat, op))
+		if (catalogue_apply(cat, op, &err))
 			_exit(3);
 		journal->done = i + 1;
 		model_apply(model, op);
@@ -704,7 +335,7 @@ static void faulty_run(struct model *model)
 			op.attr.id = op.id;
 		}
 		if (!r)
-			r = catalogue_apply(cat, &op);
+			r = catalogue_apply(cat, &op, &err);
 		if (!r)
 			model_apply(model, &op);
 		else
@@ -942,7 +573,7 @@ START_TEST(full_disk)
 	model.regions[0] = (struct model_region){.id = op.id, .name = "region", .attr.mode = 0600};
 	do {
 		op.seed++;
-		r = catalogue_apply(cat, &op);
+		r = catalogue_apply(cat, &op, &err);
 		if (!r)
 			model_apply(&model, &op);
 		ck_assert_uint_lt(op.seed, 100);
@@ -952,7 +583,7 @@ START_TEST(full_disk)
 	ck_assert(same(cat, &model));
 	ck_assert_int_eq(ftruncate(fd, 0), 0);
 	op.len = 100;
-	OK(catalogue_apply(cat, &op));
+	OK(catalogue_apply(cat, &op, &err));
 	model_apply(&model, &op);
 	catalogue_close(cat);
 	cat = open_pool("p");

@@ -298,6 +298,8 @@ START_TEST(unknown_names)
 	FAILS(mount_parse("sizee"), "unknown option \"sizee\": did you mean \"size\"?");
 	FAILS(mount_parse("szie=1"), "unknown option \"szie\": did you mean \"size\"?");
 	FAILS(mount_parse("spinus=1"), "unknown option \"spinus\": did you mean \"spin_us\"?");
+	FAILS(mount_parse("or"), "unknown option \"or\": did you mean \"ro\"?");
+	FAILS(mount_parse("_netdef"), "unknown option \"_netdef\"");
 	FAILS(mount_parse("zzzzzzzzz"), "unknown option \"zzzzzzzzz\"");
 	FAILS(argv_parse("--spinn-us=1"),
 	    "unknown option \"--spinn-us\": did you mean \"--spin-us\"?");
@@ -570,21 +572,21 @@ START_TEST(help_argv)
 	ck_assert_str_eq(text,
 	    "What it does:\n"
 	    "  -w, --wait              wait for it\n"
-	    "  --strict yes|no         be strict (yes or no, default yes)\n"
+	    "  --strict yes|no         be strict (yes or no; default yes)\n"
 	    "  --hard                  never give up\n"
 	    "  --soft                  give up\n"
 	    "  -n, --name NAME         what it is called (default x)\n"
-	    "  --listen ADDR:PORT      where to listen (may be repeated, default\n"
+	    "  --listen ADDR:PORT      where to listen (may be repeated; default\n"
 	    "                          127.0.0.1:10819)\n"
 	    "\n"
 	    "How much:\n"
-	    "  --size SIZE             how large it becomes (4K to 1T, default 1G)\n"
-	    "  --timeo TIME            how long to wait (0s to 1h, default 30s)\n"
+	    "  --size SIZE             how large it becomes (4K to 1T; default 1G)\n"
+	    "  --timeo TIME            how long to wait (0s to 1h; default 30s)\n"
 	    "  --spin-us N             how long to poll before sleeping, which costs\n"
 	    "                          processor time and saves the time of waking up (0 to\n"
-	    "                          10000 µs, default 30)\n"
+	    "                          10000 µs; default 30)\n"
 	    "  --small N               a small number\n"
-	    "  --log LEVEL             how much to tell (error, warn, info, default info)\n"
+	    "  --log LEVEL             how much to tell (error, warn, info; default info)\n"
 	    "  --act WHAT              act\n"
 	    "  --ro                    read only\n"
 	    "\n"
@@ -610,6 +612,30 @@ START_TEST(help_elsewhere)
 }
 END_TEST
 
+START_TEST(mdoc_escapes)
+{
+	static const struct opt strange[] = {
+	    {.name = "a",
+		.type = OPT_IGNORE,
+		.help =
+		    ".dots and back\\slashes, in a text that has just so many words that the next "
+		    "'begins a line"},
+	    {.type = OPT_END},
+	};
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	opts_print_mdoc(strange, OPT_IN_MOUNT, out);
+	fclose(out);
+	ck_assert_str_eq(text,
+	    ".Bl -tag -width Ds\n.It Cm \"a\"\n"
+	    "\\&.dots and back\\eslashes, in a text that has just so many words that the next\n"
+	    "\\&'begins a line\n.El\n");
+	free(text);
+}
+END_TEST
+
 START_TEST(mdoc)
 {
 	char *text = print(opts_print_mdoc, OPT_IN_ARGV);
@@ -618,7 +644,7 @@ START_TEST(mdoc)
 	    strstr(text,
 		".Ss What it does\n.Bl -tag -width Ds\n.It Fl w , Fl \"\\-wait\"\nwait for it\n"));
 	ck_assert(strstr(text, "\n.It Fl \"\\-spin\\-us\" Ar \"N\"\nhow long to poll"));
-	ck_assert(strstr(text, "\n(4K to 1T, default 1G)\n"));
+	ck_assert(strstr(text, "\n(4K to 1T; default 1G)\n"));
 	ck_assert(strstr(text, "\n.El\n.Ss How much\n.Bl -tag"));
 	ck_assert_str_eq(text + strlen(text) - 5, "\n.El\n");
 	free(text);
@@ -654,6 +680,7 @@ int main(void)
 	tcase_add_test(tc, help_argv);
 	tcase_add_test(tc, help_elsewhere);
 	tcase_add_test(tc, mdoc);
+	tcase_add_test(tc, mdoc_escapes);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -81,6 +81,8 @@ START_TEST(ipv6)
 	bad("nbd://[127.0.0.1]/", "not an IPv6 address");
 	bad("nbd://[]/", "not an IPv6 address");
 	bad("nbd://[::1]x/", "missing behind the host");
+	good("nbd://[0000:0000:0000:0000:0000:ffff:255.255.255.255]/");
+	bad("nbd://[0000:0000:0000:0000:0000:ffff:255.255.255.2559]/", "not an IPv6 address");
 	bad("nbd://[1:2:3:4:5:6:7:8:1:2:3:4:5:6:7:8:1:2:3:4:5:6:7:8]/", "not an IPv6 address");
 }
 END_TEST
@@ -121,6 +123,8 @@ START_TEST(length)
 	memcpy(text, "m://h/", 6);
 	text[URI_TEXT_MAX] = '\0';
 	bad(text, "longer than");
+	text[URI_TEXT_MAX - 19] = '\0';
+	bad(text, "longer than 4076 bytes");
 	text[URI_TEXT_MAX - 20] = '\0';
 	good(text);
 	ck_assert_uint_eq(strlen(uri.path), URI_TEXT_MAX - 20 - 5);

@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * /dev/fuse: requests in, replies out (the kernel's Documentation/filesystems/fuse.rst and
+ * <linux/fuse.h>).
+ *
+ * A request is read into the big buffer `in`.  A large WRITE takes that buffer along and another one
+ * is got; every other request copies what it needs.  When memory for a request is not free the request
+ * stays in `in` (parked) and nothing more is read until some comes back.
+ *
+ * Interrupts must be readable while the donor is away, or a waiting process could not be killed: so
+ * when no buffer has come back for a second, spare ones are used, and given back to the system later.
+ *
+ * Invariants:
+ *   1. fs->in is NULL or owned; parked > 0 only with in set.
+ *   2. Each request read from the device is answered exactly once, or is one that wants no answer
+ *      (FORGET, INTERRUPT).
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuse/fs_int.h"
+
+/* ---- memory ---- */
+
+static void *big_get(struct fs *fs)
+{
+	void *buf = fs->big_out < fs->big_limit ? bufpool_get(fs->big) : NULL;
+
+	if (buf)
+		fs->big_out++;
+	return buf;
+}
+
+static void buffer_put(struct fs *fs, struct bufpool *bufs, void *buf)
+{
+	bufpool_put(bufs, buf);
+	if (bufs == fs->big) {
+		fs->big_out--;
+		if (fs->big_limit > FS_BIG_COUNT && fs->big_out < FS_BIG_COUNT / 2) {
+			fs->big_limit = FS_BIG_COUNT;
+			bufpool_trim(fs->big);
+		}
+	}
+}
+
+static void starved(struct loop_timer *timer)
+{
+	struct fs *fs = (struct fs *)((char *)timer - offsetof(struct fs, starved));
+
+	if (fs->big_limit > FS_BIG_COUNT || (fs->in && !fs->parked))
+		return;
+	fs->big_limit = FS_BIG_COUNT + FS_BIG_SPARE;
+	loop_defer(fs->loop, &fs->go_on);
+}
+
+/* Reading stops until memory is back. */
+static void stop_reading(struct fs *fs)
+{
+	if (fs->dev.loop)
+		loop_fd_set(&fs->dev, 0);
+	if (!fs->conf.touch)
+		loop_timer_set(fs->loop, &fs->starved, loop_now_ns() + 1000000000u);
+}
+
+static struct fs_req *req_get(struct fs *fs)
+{
+	struct fs_req *req = fs->free_reqs;
+
+	if (!req)
+		return NULL;
+	fs->free_reqs = req->next;
+	req->prev = NULL;
+	req->next = fs->first;
+	if (req->next)
+		req->next->prev = req;
+	fs->first = req;
+	fs->in_flight++;
+	return req;
+}
+
+void fs_req_end(struct fs_req *req)
+{
+	struct fs *fs = req->fs;
+
+	if (req->buf)
+		buffer_put(fs, req->bufs, req->buf);
+	req->buf = NULL;
+	*(req->prev ? &req->prev->next : &fs->first) = req->next;
+	if (req->next)
+		req->next->prev = req->prev;
+	req->next = fs->free_reqs;
+	fs->free_reqs = req;
+	fs->in_flight--;
+	if (fs->parked || !fs->in)
+		loop_defer(fs->loop, &fs->go_on);
+}
+
+bool fs_req_buffer(struct fs_req *req, size_t len)
+{
+	struct fs *fs = req->fs;
+
+	assert(!req->buf);
+	req->bufs = len <= FS_SMALL ? fs->small : fs->big;
+	req->buf = len <= FS_SMALL ? bufpool_get(fs->small) : big_get(fs);
+	return req->buf;
+}
+
+/* ---- replies ---- */
+
+static void write_reply(struct fs *fs, uint64_t unique, int err, const void *data, size_t len)
+{
+	struct fuse_out_header out = {
+	    .len = (uint32_t)(sizeof(out) + len),
+	    .error = err,
+	    .unique = unique,
+	};
+	struct iovec iov[2] = {
+	    {&out, sizeof(out)},
+	    {(void *)(uintptr_t)data, len},
+	};
+
+	/* ENOENT: the kernel does not wait any more. Everything else would be a reply out of form. */
+	if (writev(fs->dev.fd, iov, len ? 2 : 1) < 0 && errno != ENOENT && errno != ENODEV)
+		log_error("/dev/fuse refuses a reply: %s", strerror(errno));
+}
+
+void fs_answer(struct fs_req *req, int err, const void *data, size_t len)
+{
+	if (req->answered)
+		return;
+	req->answered = true;
+	write_reply(req->fs, req->unique, err, data, len);
+}
+
+void fs_reply_err(struct fs_req *req, int err)
+{
+	fs_answer(req, err, NULL, 0);
+	fs_req_end(req);
+}
+
+void fs_reply(struct fs_req *req, const void *data, size_t len)
+{
+	fs_answer(req, 0, data, len);
+	fs_req_end(req);
+}
+
+/* ---- requests that need no memory ---- */
+
+static void interrupt(struct fs *fs, const struct fuse_interrupt_in *in)
+{
+	struct fs_req *req = fs->first;
+
+	while (req && (req->unique != in->unique || req->answered))
+		req = req->next;
+	if (!req)
+		return;
+	req->interrupted = true;
+	if (req->sreq.store)
+		store_interrupt(&req->sreq);
+	else
+		pool_interrupt(fs->pool, &req->preq);
+}
+
+static void batch_forget(struct fs *fs, const struct fuse_batch_forget_in *in, size_t len)
+{
+	const struct fuse_forget_one *one = (const struct fuse_forget_one *)(in + 1);
+	size_t room = (len - sizeof(*in)) / sizeof(*one);
+
+	for (size_t i = 0; i < in->count && i < room; i++)
+		fs_node_forget(fs, one[i].nodeid, one[i].nlookup);
+}
+
+/* True if the request was one of those. */
+static bool handle_silent(struct fs *fs, const struct fuse_in_header *h)
+{
+	const void *arg = h + 1;
+	size_t len = h->len - sizeof(*h);
+
+	switch (h->opcode) {
+	case FUSE_FORGET:
+		if (len >= sizeof(struct fuse_forget_in))
+			fs_node_forget(fs, h->nodeid, ((const struct fuse_forget_in *)arg)->nlookup);
+		return true;
+	case FUSE_BATCH_FORGET:
+		if (len >= sizeof(struct fuse_batch_forget_in))
+			batch_forget(fs, arg, len);
+		return true;
+	case FUSE_INTERRUPT:
+		if (len >= sizeof(struct fuse_interrupt_in))
+			interrupt(fs, arg);
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ---- dispatch ---- */
+
+/* A constant answer: err if there is no handler. */
+static const struct {
+	fs_handler *handler;
+	size_t arg_len; /* at least so many bytes follow the header */
+	int err;
+} operations[] = {
+    [FUSE_LOOKUP] = {fs_lookup, 2, 0},
+    [FUSE_GETATTR] = {fs_getattr, sizeof(struct fuse_getattr_in), 0},
+    [FUSE_SETATTR] = {fs_setattr, sizeof(struct fuse_setattr_in), 0},
+    [FUSE_READLINK] = {NULL, 0, -EINVAL},
+    [FUSE_SYMLINK] = {NULL, 0, -EPERM},
+    [FUSE_MKNOD] = {fs_mknod, sizeof(struct fuse_mknod_in) + 2, 0},
+    [FUSE_MKDIR] = {NULL, 0, -EPERM},
+    [FUSE_UNLINK] = {fs_unlink, 2, 0},
+    [FUSE_RMDIR] = {NULL, 0, -ENOTDIR},
+    [FUSE_RENAME] = {fs_rename, sizeof(struct fuse_rename_in) + 4, 0},
+    [FUSE_LINK] = {NULL, 0, -EPERM},
+    [FUSE_OPEN] = {fs_open, sizeof(struct fuse_open_in), 0},
+    [FUSE_READ] = {fs_read, sizeof(struct fuse_read_in), 0},
+    [FUSE_WRITE] = {fs_write, sizeof(struct fuse_write_in), 0},
+    [FUSE_STATFS] = {fs_statfs, 0, 0},
+    [FUSE_RELEASE] = {fs_release, sizeof(struct fuse_release_in), 0},
+    [FUSE_FSYNC] = {fs_fsync, sizeof(struct fuse_fsync_in), 0},
+    [FUSE_SETXATTR] = {fs_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE + 2, 0},
+    [FUSE_GETXATTR] = {fs_getxattr, sizeof(struct fuse_getxattr_in) + 2, 0},
+    [FUSE_LISTXATTR] = {fs_listxattr, sizeof(struct fuse_getxattr_in), 0},
+    [FUSE_REMOVEXATTR] = {fs_removexattr, 2, 0},
+    [FUSE_INIT] = {fs_init, 8, 0},
+    [FUSE_OPENDIR] = {fs_opendir, 0, 0},
+    [FUSE_READDIR] = {fs_readdir, sizeof(struct fuse_read_in), 0},
+    [FUSE_RELEASEDIR] = {NULL, 0, 0},
+    [FUSE_FSYNCDIR] = {NULL, 0, 0},
+    [FUSE_CREATE] = {fs_create_file, sizeof(struct fuse_create_in) + 2, 0},
+    [FUSE_DESTROY] = {NULL, 0, 0},
+    [FUSE_IOCTL] = {NULL, 0, -ENOTTY},
+    [FUSE_FALLOCATE] = {fs_fallocate, sizeof(struct fuse_fallocate_in), 0},
+    [FUSE_READDIRPLUS] = {fs_readdir, sizeof(struct fuse_read_in), 0},
+    [FUSE_RENAME2] = {fs_rename2, sizeof(struct fuse_rename2_in) + 4, 0},
+    [FUSE_LSEEK] = {fs_lseek, sizeof(struct fuse_lseek_in), 0},
+    /* FLUSH: dirty pages are written before the kernel would send it, and a write that was answered
+     * is at the donor: ENOSYS stops the kernel from asking. */
+    [FUSE_FLUSH] = {NULL, 0, -ENOSYS},
+};
+
+/* Hands the request of n bytes in fs->in to its handler; false: it is parked. */
+static bool dispatch(struct fs *fs, size_t n)
+{
+	const struct fuse_in_header *h = (const struct fuse_in_header *)fs->in;
+	size_t count = sizeof(operations) / sizeof(operations[0]);
+	bool known = h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
+					      h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
+					      h->opcode == FUSE_DESTROY);
+	struct fs_req *req;
+
+	if (n < sizeof(*h) || h->len != n || handle_silent(fs, h))
+		return true;
+	if (!known || !operations[h->opcode].handler) {
+		write_reply(fs, h->unique, known ? operations[h->opcode].err : -ENOSYS, NULL, 0);
+		return true;
+	}
+	if (n - sizeof(*h) < operations[h->opcode].arg_len) {
+		write_reply(fs, h->unique, -EINVAL, NULL, 0);
+		return true;
+	}
+	req = req_get(fs);
+	if (!req)
+		return false;
+	req->unique = h->unique;
+	req->nodeid = h->nodeid;
+	req->opcode = h->opcode;
+	req->uid = h->uid;
+	req->gid = h->gid;
+	req->interrupted = false;
+	req->answered = false;
+	req->in = h + 1;
+	req->in_len = n - sizeof(*h);
+	req->handle = NULL;
+	req->node = NULL;
+	req->sreq.store = NULL;
+	if (operations[h->opcode].handler(req) == FS_TAKEN)
+		return true;
+	req->answered = true;
+	fs_req_end(req);
+	return false;
+}
+
+static void device_gone(struct fs *fs, int err)
+{
+	fs->gone = true;
+	loop_fd_del(&fs->dev);
+	loop_timer_cancel(&fs->starved);
+	fs_close_all(fs);
+	fs->conf.gone(fs->conf.ctx, err);
+}
+
+/* Reads one request; false: nothing more now. */
+static bool read_one(struct fs *fs)
+{
+	ssize_t n;
+
+	if (!fs->in)
+		fs->in = big_get(fs);
+	if (!fs->in) {
+		stop_reading(fs);
+		return false;
+	}
+	n = read(fs->dev.fd, fs->in, FS_IN_MAX);
+	if (n < 0) {
+		if (errno == EINTR || errno == ENOENT) /* ENOENT: interrupted before it was read */
+			return true;
+		if (errno != EAGAIN)
+			device_gone(fs, errno == ENODEV ? 0 : -errno);
+		return false;
+	}
+	fs->requests++;
+	if (dispatch(fs, (size_t)n))
+		return true;
+	fs->parked = (size_t)n;
+	stop_reading(fs);
+	return false;
+}
+
+static void read_device(struct fs *fs)
+{
+	for (unsigned i = 0; i < FS_BATCH && !fs->gone && read_one(fs); i++)
+		;
+}
+
+static void dev_ready(struct loop_fd *lfd, uint32_t events)
+{
+	read_device((struct fs *)((char *)lfd - offsetof(struct fs, dev)));
+}
+
+/* Memory came back while reading was stopped. */
+static void go_on(struct loop_task *task)
+{
+	struct fs *fs = (struct fs *)((char *)task - offsetof(struct fs, go_on));
+	size_t n = fs->parked;
+
+	if (fs->gone)
+		return;
+	fs->parked = 0;
+	if (n && !dispatch(fs, n)) {
+		fs->parked = n;
+		stop_reading(fs);
+		return;
+	}
+	if (!fs->in)
+		fs->in = big_get(fs);
+	if (!fs->in)
+		return;
+	loop_timer_cancel(&fs->starved);
+	loop_fd_set(&fs->dev, EPOLLIN);
+}
+
+/* ---- life ---- */
+
+static int allocate(struct fs *fs, struct err *err)
+{
+	unsigned big = FS_BIG_COUNT + (fs->conf.touch ? 0 : FS_BIG_SPARE);
+	int rc = bufpool_create(FS_SMALL, FS_SMALL_COUNT, fs->conf.touch, &fs->small, err);
+
+	if (rc == 0)
+		rc = bufpool_create(FS_IN_MAX, big, fs->conf.touch, &fs->big, err);
+	if (rc)
+		return rc;
+	fs->reqs = calloc(FS_REQS, sizeof(fs->reqs[0]));
+	fs->handles = calloc(64, sizeof(fs->handles[0]));
+	if (!fs->reqs || !fs->handles)
+		return err_set(err, -ENOMEM, "out of memory for requests");
+	fs->handle_room = 64;
+	for (unsigned i = FS_REQS; i-- > 0;) {
+		fs->reqs[i].fs = fs;
+		fs->reqs[i].next = fs->free_reqs;
+		fs->free_reqs = &fs->reqs[i];
+	}
+	fs->big_limit = FS_BIG_COUNT;
+	return 0;
+}
+
+int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs,
+    struct err *err)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+	int rc;
+
+	if (!fs)
+		return err_set(err, -ENOMEM, "out of memory for a mount");
+	fs->loop = loop;
+	fs->conf = *conf;
+	fs->pool = conf->pool;
+	fs->root_mode = conf->read_only ? 0555 : 0755;
+	fs->root_ns = (int64_t)time(NULL) * 1000000000;
+	fs->dev.fd = fd;
+	fs->dev.ready = dev_ready;
+	fs->starved.expired = starved;
+	fs->go_on.run = go_on;
+	rc = allocate(fs, err);
+	if (rc == 0) {
+		rc = loop_fd_add(loop, &fs->dev, EPOLLIN);
+		if (rc)
+			err_sys(err, rc, "cannot watch /dev/fuse");
+	}
+	if (rc) {
+		fs->gone = true;
+		fs_destroy(fs);
+		return rc;
+	}
+	*ret_fs = fs;
+	return 0;
+}
+
+bool fs_idle(const struct fs *fs)
+{
+	return fs->in_flight == 0;
+}
+
+void fs_destroy(struct fs *fs)
+{
+	if (!fs)
+		return;
+	assert(fs->gone && fs->in_flight == 0);
+	if (fs->in)
+		buffer_put(fs, fs->big, fs->in);
+	fs_node_drop_all(fs);
+	bufpool_destroy(fs->small);
+	bufpool_destroy(fs->big);
+	free(fs->reqs);
+	free(fs->handles);
+	free(fs);
+}
+
+void fs_get_stats(const struct fs *fs, struct fs_stats *ret_stats)
+{
+	*ret_stats = (struct fs_stats){fs->requests, fs->in_flight, fs->node_count};
+}

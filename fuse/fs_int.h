@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of the FUSE frontend share.
+ *
+ *   dev.c     reads requests, keeps their memory, writes replies
+ *   init.c    the handshake
+ *   node.c    the table of nodes that the kernel knows
+ *   meta.c    names, attributes, xattrs
+ *   open.c    open, create, release
+ *   dir.c     listings
+ *   data.c    read, write, fsync, fallocate, lseek
+ *   mount.c   mounting
+ * Everything runs on one loop.
+ */
+#ifndef REMRAM_FUSE_FS_INT_H
+#define REMRAM_FUSE_FS_INT_H
+
+#include "core/bufpool.h"
+#include "core/log.h"
+#include "core/store.h"
+#include "fuse/abi.h"
+#include "fuse/fs.h"
+
+enum {
+	FS_WRITE_MAX = STORE_LEN_MAX, /* bytes of one READ or WRITE */
+	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of the longest request */
+	FS_SMALL = 16 * 1024, /* a small buffer; metadata requests fit */
+	FS_SMALL_COUNT = 512,
+	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
+	FS_BIG_SPARE = 256, /* more of them for when the donor is away: interrupts must still be read */
+	FS_REQS = 2048,
+	FS_BATCH = 32, /* requests read in one go */
+	FS_NODE_BUCKETS = 4096,
+	FS_EXTENTS = 256, /* asked for at once by lseek */
+	FS_SESSION = 1, /* pool_req.session of a local pool; a donor gives its own */
+};
+
+struct fs_node {
+	struct fs_node *next; /* hash chain */
+	uint64_t id; /* the region's */
+	uint64_t lookups; /* what the kernel will forget */
+	uint64_t size; /* bytes, as far as known */
+	uint64_t version; /* of what the kernel may have cached; 0: nothing */
+	unsigned opens;
+	bool pinned;
+	char name[POOL_NAME_MAX + 1]; /* as last looked up */
+};
+
+struct fs_req {
+	struct fs *fs;
+	struct fs_req *prev, *next; /* in flight; next: free list */
+	uint64_t unique, nodeid;
+	uint32_t opcode;
+	uint32_t uid, gid;
+	bool interrupted;
+	bool answered; /* the kernel has its reply, or wants none */
+	void *buf; /* from bufs, or NULL */
+	struct bufpool *bufs;
+	const void *in; /* the operation's argument, in buf or in the device buffer during dispatch */
+	size_t in_len;
+	struct handle *handle;
+	struct fs_node *node; /* valid while its file is open */
+	uint64_t off, len; /* data: what the kernel asked for */
+	uint32_t arg; /* whatever the operation wants to remember */
+	struct store_req sreq;
+	struct pool_req preq;
+};
+
+struct fs {
+	struct loop *loop;
+	struct loop_fd dev;
+	struct fs_conf conf;
+	struct pool *pool;
+	uint32_t minor; /* of the kernel's protocol */
+	bool direct_mmap; /* FUSE_DIRECT_IO_ALLOW_MMAP was agreed */
+	bool ready, gone;
+	uint64_t requests;
+
+	/* Memory. */
+	struct bufpool *small, *big;
+	unsigned big_out, big_limit;
+	struct fs_req *reqs, *free_reqs, *first;
+	unsigned in_flight;
+	uint8_t *in; /* a big buffer: the next request is read into it; NULL: none was free */
+	size_t parked; /* bytes of a request in `in` that waits for memory; 0: none */
+	struct loop_timer starved;
+	struct loop_task go_on; /* memory came back: read on */
+
+	/* Nodes. */
+	struct fs_node *nodes[FS_NODE_BUCKETS];
+	unsigned node_count;
+	struct handle **handles; /* by number: file handles */
+	uint32_t handle_room;
+	uint32_t root_mode, root_uid, root_gid;
+	int64_t root_ns;
+};
+
+/* ---- dev.c ---- */
+
+/* Ends the request with an error (≤ 0) or with data; its memory goes back. */
+void fs_reply_err(struct fs_req *req, int err);
+void fs_reply(struct fs_req *req, const void *data, size_t len);
+/* The same, and the request stays in flight (its memory is still in use). */
+void fs_answer(struct fs_req *req, int err, const void *data, size_t len);
+/* No reply is wanted, or it was given by fs_answer: its memory goes back. */
+void fs_req_end(struct fs_req *req);
+/* A buffer for len bytes in req->buf; false: none now: the caller returns FS_PARK. */
+bool fs_req_buffer(struct fs_req *req, size_t len);
+
+/* What a handler returns: the request was taken, or must be dispatched again when memory is back. */
+enum fs_verdict { FS_TAKEN, FS_PARK };
+typedef enum fs_verdict fs_handler(struct fs_req *req);
+
+/* ---- the handlers ---- */
+
+fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_rename, fs_rename2, fs_statfs,
+    fs_setxattr, fs_getxattr, fs_listxattr, fs_removexattr, fs_open, fs_create_file, fs_release, fs_read,
+    fs_write, fs_fsync, fs_fallocate, fs_lseek, fs_opendir, fs_readdir;
+
+/* ---- node.c ---- */
+
+struct fs_node *fs_node_find(const struct fs *fs, uint64_t id);
+struct fs_node *fs_node_find_name(const struct fs *fs, const char *name);
+/* The kernel is told of a region: one more lookup.  NULL: out of memory. */
+struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name);
+void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups);
+void fs_node_drop_all(struct fs *fs);
+
+/* ---- meta.c ---- */
+
+/* Takes a buffer and sets up req->preq for op; false: FS_PARK. */
+bool fs_pool_req(struct fs_req *req, enum pool_op op, pool_done_fn *done);
+struct fs_req *fs_req_of_pool(struct pool_req *preq);
+void fs_fill_attr(struct fs *fs, const struct region_attr *attr, struct fuse_attr *ret_attr);
+void fs_fill_root(struct fs *fs, struct fuse_attr *ret_attr);
+void fs_fill_entry(struct fs *fs, const struct region_attr *attr, struct fuse_entry_out *ret_entry);
+/* Copies the NUL-terminated name at `in` (room bytes follow) to req's buffer; NULL if it is malformed. */
+char *fs_copy_name(struct fs_req *req, const char *in, size_t room, char *at);
+
+/* ---- open.c ---- */
+
+/* The handle of file handle fh, or NULL. */
+struct handle *fs_handle(const struct fs *fs, uint64_t fh);
+void fs_close_all(struct fs *fs);
+
+#endif

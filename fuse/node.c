@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The nodes that the kernel knows: one for each region that it has looked up and not forgotten.
+ *
+ * Invariant: a node lives while lookups > 0; the kernel forgets no node that is open.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/fs_int.h"
+
+static struct fs_node **bucket(const struct fs *fs, uint64_t id)
+{
+	return (struct fs_node **)(uintptr_t)&fs->nodes[id % FS_NODE_BUCKETS];
+}
+
+struct fs_node *fs_node_find(const struct fs *fs, uint64_t id)
+{
+	struct fs_node *node = *bucket(fs, id);
+
+	while (node && node->id != id)
+		node = node->next;
+	return node;
+}
+
+struct fs_node *fs_node_find_name(const struct fs *fs, const char *name)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
+		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
+			if (strcmp(node->name, name) == 0)
+				return node;
+	return NULL;
+}
+
+struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name)
+{
+	struct fs_node *node = fs_node_find(fs, attr->id);
+
+	if (!node) {
+		node = calloc(1, sizeof(*node));
+		if (!node)
+			return NULL;
+		node->id = attr->id;
+		node->next = *bucket(fs, attr->id);
+		*bucket(fs, attr->id) = node;
+		fs->node_count++;
+	}
+	node->lookups++;
+	node->size = attr->size;
+	strncpy(node->name, name, sizeof(node->name) - 1);
+	return node;
+}
+
+void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
+{
+	struct fs_node **link = bucket(fs, id), *node;
+
+	while (*link && (*link)->id != id)
+		link = &(*link)->next;
+	node = *link;
+	if (!node)
+		return;
+	node->lookups -= lookups < node->lookups ? lookups : node->lookups;
+	if (node->lookups)
+		return;
+	*link = node->next;
+	fs->node_count--;
+	free(node);
+}
+
+void fs_node_drop_all(struct fs *fs)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++) {
+		while (fs->nodes[i]) {
+			struct fs_node *next = fs->nodes[i]->next;
+
+			free(fs->nodes[i]);
+			fs->nodes[i] = next;
+		}
+	}
+	fs->node_count = 0;
+}
+
+void fs_for_each_open(const struct fs *fs,
+    void (*region)(void *ctx, const char *name, uint64_t size, unsigned opens), void *ctx)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
+		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
+			if (node->opens)
+				region(ctx, node->name, node->size, node->opens);
+}
+
+int fs_pin(struct fs *fs, const char *name, bool on)
+{
+	struct fs_node *node = fs_node_find_name(fs, name);
+
+	if (!node)
+		return -ENOENT;
+	node->pinned = on;
+	return 0;
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The settings of one mount: the table of options for -o, and the checks that need several of them.
+ *
+ * Besides its own options the table knows what mount(8) and people's fstab lines pass to every file
+ * system: the flags of mount(2), which are handed on, and words that mean something to others
+ * (_netdev, nofail, x-*), which are passed over.  libmount takes "loop=" for itself and tries to put
+ * the source on a loop device; hence "attach=", the same under a name that reaches us.
+ */
+#include "mount/conf.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "core/store.h"
+
+enum {
+	READ_AHEAD_MAX = 256 << 20,
+	SPIN_US_MAX = 1000,
+	MAX_BACKGROUND_MAX = 1024,
+};
+
+#ifndef MS_NOSYMFOLLOW /* Linux 5.10; not in older C libraries */
+#define MS_NOSYMFOLLOW 256
+#endif
+
+static int set_flag(void *conf, const struct opt *opt, const char *value, struct err *err)
+{
+	((struct mount_conf *)conf)->mount_flags |= (unsigned)opt->value;
+	return 0;
+}
+
+static int clear_flag(void *conf, const struct opt *opt, const char *value, struct err *err)
+{
+	((struct mount_conf *)conf)->mount_flags &= ~(unsigned long)(unsigned)opt->value;
+	return 0;
+}
+
+static int refuse_remount(void *conf, const struct opt *opt, const char *value, struct err *err)
+{
+	return err_set(err, -EINVAL, "is not possible: unmount, and mount with the new options");
+}
+
+/* May the region be put on a loop device? */
+static int check_region(const char *name, struct err *err)
+{
+	if (pool_check_name(name, strlen(name)) || strchr(name, '/'))
+		return err_set(err, -EINVAL,
+		    "no region can have this name (1 to %d bytes, no '/', not . or ..)",
+		    POOL_NAME_MAX);
+	return 0;
+}
+
+static int add_loop(void *ctx, const struct opt *opt, const char *value, struct err *err)
+{
+	struct mount_conf *conf = ctx;
+	int res = check_region(value, err);
+	unsigned i;
+
+	if (res)
+		return res;
+	for (i = 0; i < conf->loop_count; i++) {
+		if (!strcmp(conf->loops[i], value))
+			return 0;
+	}
+	if (conf->loop_count == MOUNT_LOOPS_MAX)
+		return err_set(err, -EINVAL, "can be given %d times at most", MOUNT_LOOPS_MAX);
+	strcpy(conf->loops[conf->loop_count++], value);
+	return 0;
+}
+
+static int add_lsm_option(void *ctx, const struct opt *opt, const char *value, struct err *err)
+{
+	struct mount_conf *conf = ctx;
+	size_t len = strlen(conf->lsm_options), room = sizeof(conf->lsm_options) - len;
+
+	if ((size_t)snprintf(conf->lsm_options + len, room, "%s%s=%s", len ? "," : "", opt->name,
+		value) >= room)
+		return err_set(err, -EINVAL, "is too long");
+	return 0;
+}
+
+static const struct opt_choice log_levels[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG_LEVEL_WARN},
+    {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {NULL, 0}};
+
+/* clang-format off */
+#define AT(member) OPT_AT(struct mount_conf, member)
+#define LSM(option) {.name = option, .type = OPT_CALL, .placeholder = "LABEL", .call = add_lsm_option}
+#define SET(option, flag) {.name = option, .type = OPT_CALL, .call = set_flag, .value = (int)(flag)}
+#define CLEAR(option, flag) {.name = option, .type = OPT_CALL, .call = clear_flag, .value = (int)(flag)}
+#define IGNORE(option) {.name = option, .type = OPT_IGNORE}
+
+static const struct opt table[] = {
+	{.type = OPT_HEADING, .help = "Swap and loop devices"},
+	{.name = "swap", .type = OPT_STRING, .placeholder = "NAME", .check = check_region, AT(swap),
+	 .help = "use region NAME as swap; it is made if it is not there"},
+	{.name = "size", .type = OPT_SIZE, .placeholder = "SIZE", .min = MOUNT_SWAP_MIN, AT(swap_size),
+	 .help = "size of a new swap region, a multiple of 4K"},
+	{.name = "prio", .type = OPT_UINT, .placeholder = "N", .max = MOUNT_PRIO_MAX, AT(swap_prio),
+	 .def_help = "the kernel chooses", .help = "priority of the swap"},
+	{.name = "discard", .type = OPT_FLAG, AT(swap_discard),
+	 .help = "give memory back to the donor as swap empties"},
+	{.name = "loop", .type = OPT_CALL, .placeholder = "NAME", .call = add_loop,
+	 .help = "put region NAME on a loop device; repeatable; through mount(8) write attach=NAME"},
+	{.name = "attach", .type = OPT_CALL, .placeholder = "NAME", .call = add_loop,
+	 .help = "the same as loop=NAME, under a name that mount(8) does not take for itself"},
+	{.name = "mlock", .type = OPT_FLAG, AT(lock_memory),
+	 .help = "keep all of the daemon in memory; implied by swap and loop"},
+
+	{.type = OPT_HEADING, .help = "When the donor is lost"},
+	{.name = "hard", .type = OPT_CONST, .value = 0, AT(soft),
+	 .help = "requests wait until it is back (the default)"},
+	{.name = "soft", .type = OPT_CONST, .value = 1, AT(soft),
+	 .help = "requests fail after timeo"},
+	{.name = "timeo", .type = OPT_DURATION, .placeholder = "TIME", .def = "30s", .min = 100,
+	 .max = 24 * 3600 * 1000, AT(timeo_ms), .help = "how long requests wait with soft"},
+
+	{.type = OPT_HEADING, .help = "Speed"},
+	{.name = "read_ahead", .type = OPT_SIZE, .placeholder = "SIZE", .def = "4M",
+	 .max = READ_AHEAD_MAX, AT(read_ahead), .help = "how far sequential reads run ahead"},
+	{.name = "max_background", .type = OPT_UINT, .placeholder = "N", .def = "256", .min = 1,
+	 .max = MAX_BACKGROUND_MAX, AT(max_background), .help = "requests that may be in flight"},
+	{.name = "spin_us", .type = OPT_UINT, .placeholder = "N", .def = "30", .max = SPIN_US_MAX,
+	 .unit = "µs", AT(spin_us), .help = "how long to poll before sleeping, while that pays"},
+	{.name = "attr_timeout", .type = OPT_DURATION, .placeholder = "TIME", .def = "1s",
+	 .max = 3600 * 1000, AT(attr_timeout_ms),
+	 .help = "how long names, sizes and modes may be out of date"},
+
+	{.type = OPT_HEADING, .help = "The mount"},
+	{.name = "ro", .type = OPT_CALL, .call = set_flag, .value = MS_RDONLY, .help = "read-only"},
+	CLEAR("rw", MS_RDONLY),
+	{.name = "log", .type = OPT_ENUM, .placeholder = "LEVEL", .def = "info", .choices = log_levels,
+	 AT(log), .help = "what the daemon writes to the system log"},
+
+	SET("nosuid", MS_NOSUID), CLEAR("suid", MS_NOSUID),
+	SET("nodev", MS_NODEV), CLEAR("dev", MS_NODEV),
+	SET("noexec", MS_NOEXEC), CLEAR("exec", MS_NOEXEC),
+	SET("noatime", MS_NOATIME), CLEAR("atime", MS_NOATIME),
+	SET("nodiratime", MS_NODIRATIME), CLEAR("diratime", MS_NODIRATIME),
+	SET("relatime", MS_RELATIME), CLEAR("norelatime", MS_RELATIME),
+	SET("strictatime", MS_STRICTATIME), CLEAR("nostrictatime", MS_STRICTATIME),
+	SET("lazytime", MS_LAZYTIME), CLEAR("nolazytime", MS_LAZYTIME),
+	SET("sync", MS_SYNCHRONOUS), CLEAR("async", MS_SYNCHRONOUS),
+	SET("dirsync", MS_DIRSYNC),
+	SET("nosymfollow", MS_NOSYMFOLLOW), CLEAR("symfollow", MS_NOSYMFOLLOW),
+	SET("silent", MS_SILENT), CLEAR("loud", MS_SILENT),
+	LSM("context"), LSM("fscontext"), LSM("defcontext"), LSM("rootcontext"),
+	{.name = "remount", .type = OPT_CALL, .call = refuse_remount},
+
+	IGNORE("defaults"), IGNORE("auto"), IGNORE("noauto"), IGNORE("fail"), IGNORE("nofail"),
+	IGNORE("_netdev"), IGNORE("_rnetdev"), IGNORE("user"), IGNORE("nouser"), IGNORE("users"),
+	IGNORE("owner"), IGNORE("noowner"), IGNORE("group"), IGNORE("nogroup"), IGNORE("comment"),
+	IGNORE("x-*"), IGNORE("X-*"), IGNORE("helper"), IGNORE("uhelper"), IGNORE("mand"),
+	IGNORE("nomand"), IGNORE("iversion"), IGNORE("noiversion"), IGNORE("acl"), IGNORE("noacl"),
+	IGNORE("quiet"),
+	/* What a FUSE mount of root's always has. */
+	IGNORE("allow_other"), IGNORE("default_permissions"), IGNORE("fsname"), IGNORE("subtype"),
+	{.type = OPT_END},
+};
+/* clang-format on */
+
+void mount_conf_init(struct mount_conf *conf)
+{
+	memset(conf, 0, sizeof(*conf));
+	opts_init(&conf->opts, table, conf);
+	conf->swap_prio = MOUNT_PRIO_NONE;
+	/* Whoever can put bytes into a pool must not become root on its clients. */
+	conf->mount_flags = MS_NOSUID | MS_NODEV;
+}
+
+void mount_conf_fini(struct mount_conf *conf)
+{
+	opts_free(table, conf);
+}
+
+int mount_conf_options(struct mount_conf *conf, const char *options, struct err *err)
+{
+	return opts_mount(&conf->opts, options, err);
+}
+
+/* An option that means nothing without another one. */
+static int check_needs(const struct mount_conf *conf, struct err *err)
+{
+	static const char *const swap_only[] = {"size", "prio", "discard"};
+	unsigned i;
+
+	for (i = 0; !conf->swap && i < sizeof(swap_only) / sizeof(swap_only[0]); i++) {
+		if (opts_given(&conf->opts, swap_only[i]))
+			return err_set(err, -EINVAL, "option '%s' needs swap=NAME", swap_only[i]);
+	}
+	if (!conf->soft && opts_given(&conf->opts, "timeo"))
+		return err_set(err, -EINVAL,
+		    "option 'timeo' needs 'soft': with 'hard' requests wait without end");
+	return 0;
+}
+
+static int check_swap(const struct mount_conf *conf, struct err *err)
+{
+	unsigned i;
+
+	if (conf->swap_size % STORE_BLOCK)
+		return err_set(err, -EINVAL, "option 'size': must be a multiple of %d bytes",
+		    STORE_BLOCK);
+	if (conf->swap && conf->read_only)
+		return err_set(err, -EINVAL, "options 'swap' and 'ro' exclude each other");
+	for (i = 0; conf->swap && i < conf->loop_count; i++) {
+		if (!strcmp(conf->swap, conf->loops[i]))
+			return err_set(err, -EINVAL,
+			    "region '%s' cannot be swap and have another loop device", conf->swap);
+	}
+	return 0;
+}
+
+int mount_conf_finish(struct mount_conf *conf, struct err *err)
+{
+	int res = check_needs(conf, err);
+
+	conf->read_only = conf->mount_flags & MS_RDONLY;
+	if (conf->mount_flags & MS_STRICTATIME)
+		conf->mount_flags &= ~(unsigned long)MS_RELATIME;
+	if (conf->swap || conf->loop_count)
+		conf->lock_memory = true;
+	conf->read_ahead -= conf->read_ahead % STORE_BLOCK;
+	if (res == 0)
+		res = check_swap(conf, err);
+	return res;
+}
+
+void mount_conf_help(FILE *out)
+{
+	opts_print_help(table, OPT_IN_MOUNT, out);
+}
+
+void mount_conf_mdoc(FILE *out)
+{
+	opts_print_mdoc(table, OPT_IN_MOUNT, out);
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The processes of a mount; see launch.h.
+ *
+ * Two processes share the work.  The *server* runs serve() and nothing else: a process that holds swap
+ * must not fork, attach loop devices or format anything, since each of these may need memory that
+ * only it can free.  The *command* waits for the server to be ready and does all of that.  A pipe
+ * from server to command carries one struct outcome and then, in the foreground, the news that the
+ * server has ended (it hangs up).
+ *
+ *               server                          command
+ *   daemon      the child: own session, stdio   the process that the user called: ends when the
+ *               at /dev/null once ready          mount is set up
+ *   foreground  the process that the user       the child: stays, and unmounts on SIGINT or SIGTERM,
+ *               called: hands signals on         which both or the server alone may get
+ *
+ * The lock of the run directory belongs to the command; the server closes its copy at once.
+ */
+#include "mount/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "mount/attach.h"
+#include "mount/cmd.h"
+#include "mount/fusectl.h"
+#include "mount/mountinfo.h"
+#include "mount/serve.h"
+#include "mount/sys.h"
+#include "mount/unmount.h"
+
+enum { LOCK_MS = 1000, FIRST_FREE_FD = 3 };
+
+/* What the server tells the command; small enough for the pipe to take it in one piece. */
+struct outcome {
+	int exit_code;
+	char text[ERR_TEXT_MAX];
+};
+
+/* ---- the server -------------------------------------------------------------------------------- */
+
+struct server {
+	const struct mount_conf *conf;
+	int pipe;
+	bool ready;
+};
+
+static volatile pid_t command_pid; /* in the foreground: whom signals go to */
+static volatile sig_atomic_t is_ready;
+
+/* In the foreground: the command unmounts; before there is a mount the process just ends. */
+static void hand_on(int signal_nr)
+{
+	if (!is_ready)
+		_exit(MOUNT_EX_USER);
+	kill(command_pid, SIGTERM);
+}
+
+static void tell(int fd, int exit_code, const char *text)
+{
+	struct outcome outcome = {.exit_code = exit_code};
+
+	memcpy(outcome.text, text, strlen(text) + 1);
+	while (write(fd, &outcome, sizeof(outcome)) < 0 && errno == EINTR)
+		;
+}
+
+static void point_to_null(int fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	dup2(null, fd);
+	close(null);
+}
+
+static void server_ready(void *ctx)
+{
+	struct server *server = ctx;
+
+	server->ready = true;
+	is_ready = 1;
+	tell(server->pipe, MOUNT_EX_OK, "");
+	if (server->conf->foreground)
+		return;
+	close(server->pipe);
+	server->pipe = -1;
+	point_to_null(STDOUT_FILENO);
+	point_to_null(STDERR_FILENO);
+}
+
+/* Keeps nothing of the caller's: its terminal, its directory, its open files. */
+static void become_daemon(struct server *server)
+{
+	setsid();
+	if (chdir("/"))
+		log_warn("chdir /: %s", strerror(errno));
+	point_to_null(STDIN_FILENO);
+	if (server->pipe != FIRST_FREE_FD) {
+		dup3(server->pipe, FIRST_FREE_FD, O_CLOEXEC);
+		server->pipe = FIRST_FREE_FD;
+	}
+	syscall(SYS_close_range, FIRST_FREE_FD + 1, ~0u, 0);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGHUP, SIG_IGN);
+}
+
+/* The mount is gone and no command is at work on it: somebody else unmounted it.  Loop devices that
+ * are left need `remram umount`. */
+static void server_clean_up(const struct mount_conf *conf)
+{
+	struct runstate state;
+	struct err ignored;
+	int lock;
+
+	if (runstate_lock(conf->run_dir, false, 0, &lock, &ignored))
+		return;
+	if (runstate_load(conf->run_dir, &state, &ignored) == 0 && state.pid == getpid() &&
+	    state.device_count == 0)
+		runstate_remove(conf->run_dir);
+	runstate_unlock(lock);
+}
+
+/* Returns the exit code of the server's process. */
+static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
+{
+	struct server server = {.conf = conf, .pipe = pipe};
+	int exit_code = MOUNT_EX_OK, res;
+	struct err err;
+
+	command_pid = command;
+	umask(077);
+	signal(SIGPIPE, SIG_IGN);
+	if (conf->foreground) {
+		signal(SIGINT, hand_on);
+		signal(SIGTERM, hand_on);
+	} else {
+		become_daemon(&server);
+	}
+	log_set_level(conf->log);
+	res = log_start(!conf->foreground, &err);
+	if (res == 0)
+		res = serve(conf, server_ready, &server, &exit_code, &err);
+	else
+		exit_code = MOUNT_EX_SYSERR;
+	if (res && !server.ready)
+		tell(server.pipe, exit_code ? exit_code : MOUNT_EX_FAIL, err.text);
+	else if (res)
+		log_error("%s", err.text);
+	log_stop();
+	if (server.ready && !conf->foreground)
+		server_clean_up(conf);
+	if (server.pipe >= 0)
+		close(server.pipe);
+	return res ? (exit_code ? exit_code : MOUNT_EX_FAIL) : MOUNT_EX_OK;
+}
+
+/* ---- the command ------------------------------------------------------------------------------- */
+
+struct command {
+	const struct mount_conf *conf;
+	int pipe;
+	int lock;
+	pid_t server;
+	struct runstate state;
+	struct unmount unmount;
+};
+
+/* What the server says; MOUNT_EX_OK when the mount answers. */
+static int wait_ready(const struct command *command, struct err *err)
+{
+	struct outcome outcome;
+	ssize_t n;
+
+	do
+		n = read(command->pipe, &outcome, sizeof(outcome));
+	while (n < 0 && errno == EINTR && !cmd_interrupted);
+	if (n == sizeof(outcome)) {
+		if (outcome.exit_code)
+			err_set(err, -EIO, "%s", outcome.text);
+		return outcome.exit_code;
+	}
+	if (n < 0) {
+		kill(command->server, SIGKILL);
+		err_set(err, -EINTR, "interrupted");
+		return MOUNT_EX_USER;
+	}
+	err_set(err, -EIO, "%s: the daemon ended before the mount was ready; see the system log",
+	    command->conf->dir);
+	return MOUNT_EX_SOFTWARE;
+}
+
+static void want_device(struct runstate *state, const struct mount_conf *conf, const char *region)
+{
+	struct runstate_device *dev = &state->devices[state->device_count++];
+
+	strcpy(dev->region, region);
+	dev->prio = MOUNT_PRIO_NONE;
+	dev->read_only = conf->read_only;
+	if (region != conf->swap)
+		return;
+	dev->swap = true;
+	dev->discard = conf->swap_discard;
+	dev->prio = conf->swap_prio;
+}
+
+/* Writes down what is mounted, and attaches what is to be attached. */
+static int set_up(struct command *command, struct err *err)
+{
+	const struct mount_conf *conf = command->conf;
+	struct runstate *state = &command->state;
+	struct attach attach = {
+	    .run_dir = conf->run_dir, .state = state, .interrupted = &cmd_interrupted};
+	struct mountinfo info;
+	unsigned i;
+
+	if (mountinfo_find(conf->dir, &info) || strcmp(info.type, MOUNTINFO_TYPE)) {
+		err_set(err, -EIO, "%s: the daemon runs, but the mount is not there", conf->dir);
+		return MOUNT_EX_SOFTWARE;
+	}
+	strcpy(state->dir, conf->dir);
+	strcpy(state->source, conf->source.text);
+	state->pid = command->server;
+	state->start = sys_process_start(command->server);
+	state->connection = fusectl_connection(info.dev);
+	for (i = 0; i < conf->loop_count; i++)
+		want_device(state, conf, conf->loops[i]);
+	if (conf->swap)
+		want_device(state, conf, conf->swap);
+	if (attach_all(&attach, conf->swap_size, err) == 0)
+		return MOUNT_EX_OK;
+	return err->code == -EINTR ? MOUNT_EX_USER : MOUNT_EX_FAIL;
+}
+
+/* In the foreground: until the server ends, or a signal has made us unmount. */
+static int stay(struct command *command, struct err *err)
+{
+	struct pollfd ended = {.fd = command->pipe, .events = POLLIN};
+	char note[ERR_TEXT_MAX];
+	int res = 0;
+
+	for (;;) {
+		bool gone = poll(&ended, 1, -1) > 0;
+		if (!gone && !cmd_interrupted)
+			continue;
+		cmd_interrupted = 0;
+		/* A `remram umount` that is at work cleans up itself. */
+		if (runstate_lock(command->conf->run_dir, false, gone ? 0 : LOCK_MS,
+			&command->lock, err))
+			return MOUNT_EX_OK;
+		res = unmount_run(&command->unmount, note, err);
+		runstate_unlock(command->lock);
+		if (res == 0)
+			return MOUNT_EX_OK;
+		if (gone)
+			return MOUNT_EX_FAIL;
+		cmd_fail(0, err);
+	}
+}
+
+static int command_run(struct command *command, struct err *err)
+{
+	int exit_code;
+
+	command->unmount = (struct unmount){.dir = command->conf->dir,
+	    .run_dir = command->conf->run_dir,
+	    .daemon_fd = command->conf->foreground ? command->pipe : -1,
+	    .interrupted = &cmd_interrupted};
+	cmd_catch_signals();
+	exit_code = wait_ready(command, err);
+	if (exit_code == MOUNT_EX_OK)
+		exit_code = set_up(command, err);
+	if (exit_code != MOUNT_EX_OK)
+		unmount_abandon(&command->unmount, command->server);
+	runstate_unlock(command->lock);
+	if (exit_code == MOUNT_EX_OK && command->conf->foreground)
+		exit_code = stay(command, err);
+	return exit_code;
+}
+
+/* ---- both -------------------------------------------------------------------------------------- */
+
+static int launch_daemon(struct command *command, int pipe_in, struct err *err)
+{
+	command->server = fork();
+	if (command->server == 0)
+		exit(server_run(command->conf, pipe_in, 0));
+	close(pipe_in);
+	if (command->server < 0) {
+		err_sys(err, -errno, "cannot start the daemon");
+		runstate_remove(command->conf->run_dir);
+		runstate_unlock(command->lock);
+		return MOUNT_EX_SYSERR;
+	}
+	return command_run(command, err);
+}
+
+static int launch_foreground(struct command *command, int pipe_in, struct err *err)
+{
+	pid_t child;
+	int status = 0, exit_code;
+
+	command->server = getpid();
+	child = fork();
+	if (child == 0) {
+		close(pipe_in);
+		exit_code = command_run(command, err);
+		exit(exit_code ? cmd_fail(exit_code, err) : 0);
+	}
+	close(command->pipe);
+	if (child < 0) {
+		err_sys(err, -errno, "cannot start a process");
+		runstate_remove(command->conf->run_dir);
+		runstate_unlock(command->lock);
+		close(pipe_in);
+		return MOUNT_EX_SYSERR;
+	}
+	runstate_unlock(command->lock);
+	exit_code = server_run(command->conf, pipe_in, child);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	/* The child has printed what is to be said. */
+	err->text[0] = '\0';
+	return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : exit_code;
+}
+
+int launch(const struct mount_conf *conf, int lock, struct err *err)
+{
+	struct command *command = calloc(1, sizeof(*command));
+	int fds[2], exit_code;
+
+	if (!command || pipe2(fds, O_CLOEXEC)) {
+		free(command);
+		err_sys(err, -ENOMEM, "cannot start the daemon");
+		runstate_unlock(lock);
+		return MOUNT_EX_SYSERR;
+	}
+	command->conf = conf;
+	command->lock = lock;
+	command->pipe = fds[0];
+	fflush(NULL);
+	if (conf->foreground) {
+		exit_code = launch_foreground(command, fds[1], err);
+	} else {
+		exit_code = launch_daemon(command, fds[1], err);
+		close(command->pipe);
+	}
+	free(command);
+	return exit_code;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The state of the mount daemon, and its answer to "status".
+ */
+#ifndef REMRAM_MOUNT_SERVE_STATUS_H
+#define REMRAM_MOUNT_SERVE_STATUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/err.h"
+#include "core/loop.h"
+#include "core/pool.h"
+#include "core/store.h"
+#include "mount/conf.h"
+
+struct daemon {
+	const struct mount_conf *conf;
+	uint64_t start_ns;
+	struct loop *loop;
+	struct workers *workers; /* NULL for a donor's pool */
+	struct pool *pool;
+	struct store_stats *stats; /* of all data requests */
+	bool is_peer;
+	bool pool_answered;
+	struct err err; /* what the donor said */
+	char single[POOL_NAME_MAX + 1];
+	int fd; /* /dev/fuse */
+	struct fs *fs;
+	bool mounted, gone;
+	struct control *control;
+	struct loop_fd signals;
+	struct loop_timer end_timer;
+};
+
+/* control_ops.status: daemon is ctx.  Allocates nothing. */
+size_t serve_status(void *daemon, char *buf, size_t room);
+
+/* MS_* flags as a list of mount options: "ro,noexec", "rw". */
+const char *serve_flag_options(unsigned long flags);
+
+#endif

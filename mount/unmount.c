@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Undoing a mount; see unmount.h.
+ *
+ * Everything that can be found out beforehand is found out before the first change, since the first
+ * change, swapoff, may take minutes and is what the user would have to redo.  The state of a mount
+ * comes from mount.conf; where that is missing (the mount command was killed early), from the mount
+ * table, the control socket and the list of loop devices.
+ *
+ * A mount is live, dead (the daemon ended, the mount is still there and answers ENOTCONN), or gone
+ * (somebody else unmounted it; only run_dir is left).  Dead and gone ones are cleaned up.
+ */
+#include "mount/unmount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "mount/attach.h"
+#include "mount/busy.h"
+#include "mount/control.h"
+#include "mount/fusectl.h"
+#include "mount/json.h"
+#include "mount/loopdev.h"
+#include "mount/mountinfo.h"
+#include "mount/swapdev.h"
+#include "mount/sys.h"
+
+enum {
+	STATUS_MS = 5000,
+	FORGET_MS = 2000,
+	DAEMON_MS = 60000, /* for a daemon to end that has nothing left to do */
+	FORCE_MS = 5000,
+	RETRY_MS = 50,
+	BUSY_MS = 1000, /* somebody who only looks (udev, updatedb) is gone by then */
+};
+
+struct job {
+	const struct unmount *how;
+	struct runstate state;
+	struct mountinfo info;
+	bool mounted; /* info is valid */
+	bool alive; /* the daemon runs */
+	struct attach attach;
+};
+
+static void control_path(const struct job *job, char path[MOUNT_RUN_DIR_MAX + 16])
+{
+	snprintf(path, MOUNT_RUN_DIR_MAX + 16, "%s/control", job->how->run_dir);
+}
+
+/* The daemon's answer to "status", or NULL. */
+static struct json *ask_status(const struct job *job, struct err *err)
+{
+	char path[MOUNT_RUN_DIR_MAX + 16], *answer;
+	struct json *doc = NULL;
+
+	control_path(job, path);
+	if (control_ask(path, "status", STATUS_MS, &answer, err))
+		return NULL;
+	json_parse(answer, strlen(answer), &doc, err);
+	free(answer);
+	return doc;
+}
+
+/* ---- what is there ----------------------------------------------------------------------------- */
+
+static bool add_loop(void *ctx, const struct loopdev *loop)
+{
+	struct runstate *state = ctx;
+	struct runstate_device *dev = &state->devices[state->device_count];
+	size_t len = strlen(state->dir);
+	const char *region = loop->file + len + 1;
+	struct swapdev swap;
+
+	if (strncmp(loop->file, state->dir, len) || loop->file[len] != '/')
+		return true;
+	if (strlen(region) > POOL_NAME_MAX)
+		return true;
+	memset(dev, 0, sizeof(*dev));
+	strcpy(dev->region, region);
+	strcpy(dev->device, loop->path);
+	dev->swap = swapdev_find(loop->path, &swap, NULL) == 0;
+	dev->read_only = loop->read_only;
+	dev->prio = MOUNT_PRIO_NONE;
+	return ++state->device_count < RUNSTATE_DEVICES_MAX;
+}
+
+/* Without mount.conf: what can be seen from outside. */
+static void reconstruct(struct job *job)
+{
+	struct err ignored;
+	struct json *doc;
+
+	memset(&job->state, 0, sizeof(job->state));
+	snprintf(job->state.dir, sizeof(job->state.dir), "%s", job->how->dir);
+	loopdev_each(add_loop, &job->state);
+	doc = ask_status(job, &ignored);
+	job->state.pid = (pid_t)json_number(json_find(doc, "pid"), 0);
+	job->state.start = sys_process_start(job->state.pid);
+	json_destroy(doc);
+}
+
+static bool has_ended(int daemon_fd)
+{
+	struct pollfd ended = {.fd = daemon_fd, .events = POLLIN};
+
+	return poll(&ended, 1, 0) > 0;
+}
+
+static int look(struct job *job, struct err *err)
+{
+	struct err ignored;
+	int res;
+
+	job->mounted = mountinfo_find(job->how->dir, &job->info) == 0;
+	if (job->mounted && strcmp(job->info.type, MOUNTINFO_TYPE))
+		return err_set(err, -EINVAL, "%s is no remram mount (its type is %s)",
+		    job->how->dir, job->info.type);
+	res = runstate_load(job->how->run_dir, &job->state, &ignored);
+	if (res && !job->mounted)
+		return err_set(err, -ENOENT, "%s is not mounted", job->how->dir);
+	if (res)
+		reconstruct(job);
+	job->alive = runstate_alive(&job->state) && !has_ended(job->how->daemon_fd);
+	job->attach = (struct attach){.run_dir = job->how->run_dir,
+	    .state = &job->state,
+	    .interrupted = job->how->interrupted};
+	return 0;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------- */
+
+/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away. */
+static int check_donor(const struct job *job, struct err *err)
+{
+	struct json *doc = ask_status(job, err);
+	const char *state = json_string(json_find(doc, "connection.state"), "connected");
+	int res = 0;
+
+	if (!doc)
+		res = err_set(err, -EHOSTUNREACH,
+		    "%s: the daemon (process %d) does not answer; umount -f gives up on it, and "
+		    "loses what it has not sent",
+		    job->how->dir, (int)job->state.pid);
+	else if (strcmp(state, "connected"))
+		res = err_set(err, -EHOSTUNREACH,
+		    "%s: the donor of %s is not reachable: wait until it is back, or use umount -f, "
+		    "which loses what is swapped out there",
+		    job->how->dir, job->state.source);
+	json_destroy(doc);
+	return res;
+}
+
+static int check_busy(const struct job *job, struct err *err)
+{
+	const char *known[RUNSTATE_DEVICES_MAX + 1] = {NULL};
+	char text[BUSY_TEXT_MAX];
+	unsigned i;
+
+	for (i = 0; i < job->state.device_count; i++)
+		known[i] = job->state.devices[i].device;
+	if (busy_mount(job->how->dir, job->info.dev, known, text))
+		return err_set(err, -EBUSY, "%s is in use: %s", job->how->dir, text);
+	return 0;
+}
+
+/* Everything that speaks against undoing the devices. */
+static int check_devices(struct job *job, struct err *err)
+{
+	int res;
+
+	if (job->state.device_count == 0)
+		return 0;
+	res = check_donor(job, err);
+	if (res == 0 && !job->how->lazy)
+		res = check_busy(job, err);
+	if (res == 0)
+		res = detach_check(&job->state, err);
+	return res;
+}
+
+static void sync_mount(const struct job *job)
+{
+	int fd = open(job->how->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	syncfs(fd);
+	fsync(fd);
+	close(fd);
+}
+
+/* umount(2); somebody who only looks is given a moment. */
+static int unmount_dir(const struct job *job, struct err *err)
+{
+	int flags = UMOUNT_NOFOLLOW | (job->how->lazy ? MNT_DETACH : 0) |
+	    (job->how->force ? MNT_FORCE : 0);
+	uint64_t end = sys_now_ms() + BUSY_MS;
+	char text[BUSY_TEXT_MAX];
+	const char *none[] = {NULL};
+
+	while (umount2(job->how->dir, flags)) {
+		int code = -errno;
+		if (code == -EBUSY && job->how->force && !(flags & MNT_DETACH)) {
+			flags |= MNT_DETACH;
+			continue;
+		}
+		if (code != -EBUSY)
+			return err_sys(err, code, "%s: cannot unmount it", job->how->dir);
+		if (busy_mount(job->how->dir, job->info.dev, none, text))
+			return err_set(err, code, "%s is in use: %s", job->how->dir, text);
+		if (sys_now_ms() >= end)
+			return err_set(err, code, "%s is in use", job->how->dir);
+		sys_sleep_ms(RETRY_MS);
+	}
+	return 0;
+}
+
+/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
+static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
+{
+	struct pollfd ended = {.events = POLLIN};
+	bool own = how->daemon_fd < 0;
+	uint64_t end = sys_now_ms() + timeout_ms, now;
+	bool gone = false;
+
+	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
+	if (ended.fd < 0)
+		return !sys_process_alive(pid, 0);
+	while (!gone && (now = sys_now_ms()) < end) {
+		gone = poll(&ended, 1, (int)(end - now)) > 0;
+		if (how->interrupted && *how->interrupted)
+			break;
+	}
+	if (own)
+		close(ended.fd);
+	return gone;
+}
+
+/* ---- a live mount ------------------------------------------------------------------------------ */
+
+/* Puts swap and loop devices back after a failed unmount; adds to err if that fails as well. */
+static void put_back(struct job *job, struct err *err)
+{
+	struct attach again = job->attach;
+	struct err failed;
+	char first[ERR_TEXT_MAX];
+
+	again.interrupted = NULL;
+	if (attach_again(&again, &failed) == 0)
+		return;
+	memcpy(first, err->text, sizeof(first));
+	err_set(err, err->code, "%.200s; and its devices could not be attached again: %.250s", first,
+	    failed.text);
+}
+
+static int unmount_live(struct job *job, struct err *err)
+{
+	int res = check_devices(job, err);
+
+	if (res)
+		return res;
+	res = detach_all(&job->attach, err);
+	if (res == 0) {
+		sync_mount(job);
+		res = unmount_dir(job, err);
+	}
+	if (res) {
+		put_back(job, err);
+		return res;
+	}
+	if (!job->how->lazy && !wait_daemon(job->how, job->state.pid, DAEMON_MS))
+		return err_set(err, -EBUSY,
+		    "%s is unmounted, but its daemon (process %d) has not ended yet; see the "
+		    "system log",
+		    job->how->dir, (int)job->state.pid);
+	runstate_remove(job->how->run_dir);
+	return 0;
+}
+
+/* ---- by force ---------------------------------------------------------------------------------- */
+
+static int unmount_force(struct job *job, struct err *err)
+{
+	char path[MOUNT_RUN_DIR_MAX + 16];
+	struct err ignored;
+	int res;
+
+	control_path(job, path);
+	if (control_command(path, "forget-donor", NULL, FORGET_MS, &ignored))
+		fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	res = detach_all(&job->attach, err);
+	if (res)
+		return res;
+	res = unmount_dir(job, err);
+	if (res)
+		return res;
+	fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	if (job->state.pid && !wait_daemon(job->how, job->state.pid, FORCE_MS) &&
+	    sys_process_alive(job->state.pid, job->state.start))
+		kill(job->state.pid, SIGKILL);
+	runstate_remove(job->how->run_dir);
+	return 0;
+}
+
+/* ---- a dead or gone one ------------------------------------------------------------------------ */
+
+static int unmount_dead(struct job *job, char *note, struct err *err)
+{
+	int res = detach_all(&job->attach, err);
+
+	if (res)
+		return res;
+	if (job->mounted && umount2(job->how->dir, UMOUNT_NOFOLLOW | MNT_DETACH))
+		return err_sys(err, -errno, "%s: cannot unmount it", job->how->dir);
+	if (job->mounted && job->state.pid)
+		snprintf(note, ERR_TEXT_MAX,
+		    "%s: its daemon (process %d) had died; cleaned up, data that it had not sent "
+		    "is lost",
+		    job->how->dir, (int)job->state.pid);
+	else if (job->mounted)
+		snprintf(note, ERR_TEXT_MAX, "%s: its daemon had died; cleaned up", job->how->dir);
+	else
+		snprintf(note, ERR_TEXT_MAX,
+		    "%s was not mounted any more; what was left of the mount is cleaned up",
+		    job->how->dir);
+	runstate_remove(job->how->run_dir);
+	return 0;
+}
+
+int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
+{
+	struct job *job = calloc(1, sizeof(*job));
+	int res;
+
+	ret_note[0] = '\0';
+	if (!job)
+		return err_sys(err, -ENOMEM, "%s", unmount->dir);
+	job->how = unmount;
+	res = look(job, err);
+	if (res == 0 && !(job->mounted && job->alive))
+		res = unmount_dead(job, ret_note, err);
+	else if (res == 0 && unmount->force)
+		res = unmount_force(job, err);
+	else if (res == 0)
+		res = unmount_live(job, err);
+	free(job);
+	return res;
+}
+
+void unmount_abandon(const struct unmount *unmount, pid_t daemon)
+{
+	struct unmount patient = *unmount;
+	struct mountinfo info;
+
+	patient.interrupted = NULL;
+	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE))
+		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+	if (!wait_daemon(&patient, daemon, FORCE_MS))
+		kill(daemon, SIGKILL);
+	runstate_remove(unmount->run_dir);
+}
