@@ -14,6 +14,7 @@
 
 enum contract_flag {
 	CONTRACT_LOOPS = 1, /* several loops may use the store at once */
+	CONTRACT_FIXED = 4, /* RESIZE fails: the store is a device, say */
 	CONTRACT_SPARSE = 2, /* EXTENTS tells holes, stat tells what is allocated, to the block */
 };
 

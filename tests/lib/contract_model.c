@@ -73,7 +73,7 @@ static void model_apply(struct model *m, const struct store_req *req, int err)
 		m->errors++;
 	switch (req->op) {
 	case STORE_WRITE:
-		memcpy(m->bytes + off, req->buf, len);
+		memcpy(m->bytes + off, m->buf + off, len);
 		memset(m->unknown + off, err != 0, len);
 		model_touch(m, req, false, true);
 		break;
@@ -198,6 +198,12 @@ static void random_req(struct model *m, struct rig_req *rr, uint64_t off, uint64
 	}
 	if (req->op <= STORE_WRITE && req->len > m->stack.store->max_len)
 		req->len = m->stack.store->max_len;
+	if (req->op == STORE_WRITE && rig_random_below(&m->random, 2) == 0) {
+		void *lent = store_lend(m->stack.store, req->off, (uint32_t)req->len);
+
+		if (lent)
+			req->buf = memcpy(lent, req->buf, req->len);
+	}
 }
 
 /* Disjoint requests over the stripes of one of `shares` users; how many. */
@@ -253,9 +259,10 @@ static void do_resize(struct model *m, unsigned loop)
 {
 	struct rig_req rr = {.req = {.op = STORE_RESIZE, .off = random_off(m, 0, SIZE)}};
 
+	if (m->stack.flags & CONTRACT_FIXED)
+		return;
 	rig_submit(m->stack.rig.loops[loop], m->stack.store, &rr, 1);
-	if (rr.err != -EOPNOTSUPP)
-		model_apply(m, &rr.req, rr.err);
+	model_apply(m, &rr.req, rr.err);
 }
 
 static void do_extents(struct model *m, unsigned loop)

@@ -286,7 +286,7 @@ const struct contract_factory *const contract_factories[] = {
     &(struct contract_factory){
 	"file-single", EXACT, file_single_create, place_destroy, place_crash},
     &(struct contract_factory){
-	"file-device", CONTRACT_LOOPS, device_create, place_destroy, place_crash},
+	"file-device", CONTRACT_LOOPS | CONTRACT_FIXED, device_create, place_destroy, place_crash},
     &(struct contract_factory){"blk", EXACT, blk_create, blk_destroy, blk_crash},
     &(struct contract_factory){"blk-cached", EXACT, blk_cached_create, blk_destroy, blk_crash},
     &(struct contract_factory){"blk-plain", CONTRACT_LOOPS, blk_plain_create, blk_destroy, NULL},

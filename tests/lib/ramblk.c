@@ -149,7 +149,7 @@ static int ram_zero(void *ctx, uint64_t off, uint64_t len, bool keep, bool fua)
 	return leave(disk, 0);
 }
 
-static int ram_alloc(void *ctx, uint64_t off, uint64_t len)
+static int ram_alloc(void *ctx, uint64_t off, uint64_t len, bool keep)
 {
 	struct ramblk *disk = ctx;
 	int rc = enter(disk);

@@ -10,6 +10,7 @@
 #include <check.h>
 #include <errno.h>
 #include <ftw.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,14 +305,20 @@ void rig_random_fill(struct rig_random *random, void *buf, size_t len)
 
 /* ---- directories ---- */
 
-void rig_tmpdir(const char *where, char path[RIG_PATH_MAX])
+/* The process that runs the tests; each test is a child of it. */
+static pid_t tests_pid;
+
+static const char *default_tmp(void)
 {
 	const char *tmp = getenv("TMPDIR");
 
-	snprintf(path, RIG_PATH_MAX, "%s/remram-test-XXXXXX",
-	    where ? where
-	    : tmp ? tmp
-		  : "/var/tmp");
+	return tmp ? tmp : "/var/tmp";
+}
+
+void rig_tmpdir(const char *where, char path[RIG_PATH_MAX])
+{
+	snprintf(path, RIG_PATH_MAX, "%s/remram-test-%ld-XXXXXX", where ? where : default_tmp(),
+	    (long)tests_pid);
 	ck_assert_msg(mkdtemp(path) != NULL, "cannot make %s: %s", path, strerror(errno));
 }
 
@@ -324,6 +331,30 @@ void rig_tmpdir_remove(const char *path)
 {
 	ck_assert_msg(nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0,
 	    "cannot remove %s: %s", path, strerror(errno));
+}
+
+void rig_tmpdirs_begin(void)
+{
+	tests_pid = getpid();
+}
+
+static void remove_left(const char *where)
+{
+	char pattern[RIG_PATH_MAX];
+	glob_t found;
+
+	snprintf(pattern, sizeof(pattern), "%s/remram-test-%ld-*", where, (long)tests_pid);
+	if (glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
+		for (size_t i = 0; i < found.gl_pathc; i++)
+			nftw(found.gl_pathv[i], remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+		globfree(&found);
+	}
+}
+
+void rig_tmpdirs_end(void)
+{
+	remove_left(default_tmp());
+	remove_left("/dev/shm");
 }
 
 unsigned rig_fail_each(bool (*run)(void *ctx, unsigned n), void *ctx, unsigned most)

@@ -86,10 +86,14 @@ uint64_t rig_random(struct rig_random *random);
 uint64_t rig_random_below(struct rig_random *random, uint64_t below);
 void rig_random_fill(struct rig_random *random, void *buf, size_t len);
 
-/* Makes an empty directory in TMPDIR (or /var/tmp), or below `where`. */
+/* Makes an empty directory in TMPDIR (or /var/tmp), or below `where` ("/dev/shm"). */
 void rig_tmpdir(const char *where, char path[RIG_PATH_MAX]);
 /* Removes it and what is in it. */
 void rig_tmpdir_remove(const char *path);
+/* An unchecked fixture for test cases that use rig_tmpdir: at its end, what tests that failed have left
+ * is removed. */
+void rig_tmpdirs_begin(void);
+void rig_tmpdirs_end(void);
 
 /* Fails runs one by one: calls run(ctx, n) for n = 1, 2, 3, … until it returns false: no n-th thing was
  * there to fail.  Asserts that this comes before `most`.  Returns how many runs failed something. */
