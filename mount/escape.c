@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PLAIN "-._~/:" /* besides letters and digits */
+
 static bool is_plain(unsigned char c, const char *others)
 {
 	return c < 128 && (isalnum(c) || (c && strchr(others, c)));
@@ -52,9 +54,9 @@ int escape_percent(const char *name, char *buf, size_t room)
 
 	for (; *name; name++) {
 		unsigned char c = (unsigned char)*name;
-		if (len + (is_plain(c, "-._~") ? 2 : 4) > room)
+		if (len + (is_plain(c, PLAIN) ? 2 : 4) > room)
 			return -ENAMETOOLONG;
-		if (is_plain(c, "-._~"))
+		if (is_plain(c, PLAIN))
 			buf[len++] = (char)c;
 		else
 			len += (size_t)sprintf(buf + len, "%%%02X", c);

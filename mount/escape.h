@@ -11,7 +11,7 @@
  * mnt-my\x20data, / → "-".  -ENAMETOOLONG if room bytes do not hold it. */
 int escape_path(const char *path, char *buf, size_t room);
 
-/* A name as one word of printable ASCII: everything but letters, digits and -._~ becomes %XX.
+/* A name as one word of printable ASCII: everything but letters, digits and -._~/: becomes %XX.
  * -ENAMETOOLONG if room bytes do not hold it; three times the length plus one always do. */
 int escape_percent(const char *name, char *buf, size_t room);
 /* The reverse.  -EINVAL for a broken escape or %00, -ENAMETOOLONG. */

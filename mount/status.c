@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What `remram status` shows of one mount; see status.h.
+ *
+ * Members of the daemon's answer that are known here are laid out; those that are not are printed as
+ * they are, so that a newer daemon loses nothing.  Members that are missing are left out.
+ */
+#include "mount/status.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/uri.h"
+#include "mount/control.h"
+#include "mount/loopdev.h"
+#include "mount/mountinfo.h"
+#include "mount/swapdev.h"
+
+#define LABEL "  %-11s "
+
+char *status_time(double us, char *buf)
+{
+	static const struct {
+		double below, unit;
+		const char *name;
+	} units[] = {{1e3, 1, "µs"}, {1e6, 1e3, "ms"}, {60e6, 1e6, "s"}};
+	double s = us / 1e6;
+	unsigned i;
+
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		double value = us / units[i].unit;
+		if (us >= units[i].below)
+			continue;
+		snprintf(buf, STATUS_TIME_MAX, value < 10 && i ? "%.1f %s" : "%.0f %s", value,
+		    units[i].name);
+		return buf;
+	}
+	if (s < 3600)
+		snprintf(buf, STATUS_TIME_MAX, "%.0f min", s / 60);
+	else if (s < 48 * 3600)
+		snprintf(buf, STATUS_TIME_MAX, "%u h %u min", (unsigned)(s / 3600),
+		    (unsigned)(s / 60) % 60);
+	else
+		snprintf(buf, STATUS_TIME_MAX, "%.0f days", s / 86400);
+	return buf;
+}
+
+/* ---- finding out ------------------------------------------------------------------------------- */
+
+void status_init(struct status *status, const char *run_dir, const struct runstate *state,
+    unsigned timeout_ms)
+{
+	char path[PATH_MAX + 16], *answer;
+	struct mountinfo info;
+	struct err err;
+
+	memset(status, 0, sizeof(*status));
+	status->state = *state;
+	snprintf(status->run_dir, sizeof(status->run_dir), "%s", run_dir);
+	status->mounted =
+	    mountinfo_find(state->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE);
+	snprintf(path, sizeof(path), "%s/control", run_dir);
+	if (!status->mounted) {
+		status->health = STATUS_GONE;
+		snprintf(status->trouble, sizeof(status->trouble), "not mounted any more");
+		return;
+	}
+	if (control_ask(path, "status", timeout_ms, &answer, &err) == 0) {
+		json_parse(answer, strlen(answer), &status->daemon, &err);
+		free(answer);
+	}
+	if (status->daemon)
+		return;
+	status->health = runstate_alive(state) ? STATUS_SILENT : STATUS_DEAD;
+	memcpy(status->trouble, err.text, sizeof(status->trouble));
+}
+
+void status_fini(struct status *status)
+{
+	json_destroy(status->daemon);
+	status->daemon = NULL;
+}
+
+/* ---- for people -------------------------------------------------------------------------------- */
+
+static void print_unknown(const struct json *value, const char *label, FILE *out)
+{
+	fprintf(out, LABEL, label);
+	json_write(out, value);
+	putc('\n', out);
+}
+
+static void print_process(const struct status *status, FILE *out)
+{
+	const struct json *doc = status->daemon;
+	const struct json *uptime = json_find(doc, "uptime_s");
+	const struct json *rss = json_find(doc, "memory.rss_kb");
+	char text[STATUS_TIME_MAX], size[SIZE_TEXT_MAX];
+
+	fprintf(out, LABEL "process %.0f", "daemon",
+	    json_number(json_find(doc, "pid"), status->state.pid));
+	if (uptime)
+		fprintf(out, ", up %s", status_time(json_number(uptime, 0) * 1e6, text));
+	if (rss)
+		fprintf(out, ", %s of memory",
+		    size_format((uint64_t)json_number(rss, 0) * 1024, size));
+	putc('\n', out);
+}
+
+static void print_connection(const struct json *conn, FILE *out)
+{
+	const char *state = json_string(json_find(conn, "state"), "?");
+	const char *peer = json_string(json_find(conn, "peer"), NULL);
+	const struct json *since = json_find(conn, "since_ms"), *rtt = json_find(conn, "rtt_us");
+	const struct json *reconnects = json_find(conn, "reconnects");
+	char text[STATUS_TIME_MAX];
+
+	fprintf(out, LABEL "%s", "donor", strcmp(state, "waiting") ? state : "LOST, requests wait");
+	if (peer)
+		fprintf(out, "%s %s", strcmp(state, "connected") ? ":" : " to", peer);
+	if (since)
+		fprintf(out, " for %s", status_time(json_number(since, 0) * 1000, text));
+	if (reconnects)
+		fprintf(out, ", %s reconnects", json_text(reconnects));
+	if (json_number(rtt, 0) > 0)
+		fprintf(out, ", round trip %s", status_time(json_number(rtt, 0), text));
+	putc('\n', out);
+}
+
+/* One kind of request as a line of the table. */
+static void print_counter(const struct json *op, FILE *out)
+{
+	static const char *const latencies[] = {"p50_us", "p99_us", "p999_us"};
+	char text[STATUS_TIME_MAX];
+	unsigned i;
+
+	fprintf(out, "    %-9s %10.0f", json_name(op), json_number(json_find(op, "count"), 0));
+	fprintf(out, " %11s",
+	    size_format((uint64_t)json_number(json_find(op, "bytes"), 0), text));
+	fprintf(out, " %7.0f", json_number(json_find(op, "errors"), 0));
+	for (i = 0; i < 3; i++) {
+		const struct json *latency = json_find(op, latencies[i]);
+		/* µ takes two bytes and one column. */
+		int width = latency && json_number(latency, 0) < 1e3 ? 10 : 9;
+		fprintf(out, "%*s", width,
+		    latency ? status_time(json_number(latency, 0), text) : "-");
+	}
+	putc('\n', out);
+}
+
+static void print_requests(const struct json *requests, const struct json *in_flight, FILE *out)
+{
+	const struct json *op;
+	bool any = false;
+
+	fprintf(out, LABEL "%s in flight\n", "requests", in_flight ? json_text(in_flight) : "?");
+	for (op = json_first(requests); op; op = json_next(op)) {
+		if (json_type(op) != JSON_OBJECT || json_number(json_find(op, "count"), 0) == 0)
+			continue;
+		if (!any)
+			fprintf(out, "    %-9s %10s %11s %7s%9s%9s%9s\n", "", "count", "bytes",
+			    "errors", "median", "99 %", "99.9 %");
+		any = true;
+		print_counter(op, out);
+	}
+}
+
+static const struct runstate_device *device_of(const struct runstate *state, const char *region)
+{
+	unsigned i;
+
+	for (i = 0; i < state->device_count; i++) {
+		if (!strcmp(state->devices[i].region, region))
+			return &state->devices[i];
+	}
+	return NULL;
+}
+
+static void print_regions(const struct json *regions, const struct status *status, FILE *out)
+{
+	const struct json *region;
+	char size[SIZE_TEXT_MAX];
+
+	for (region = json_first(regions); region; region = json_next(region)) {
+		const char *name = json_string(json_find(region, "name"), "?");
+		double opens = json_number(json_find(region, "open"), 0);
+		/* Those on a loop device have their own line. */
+		if (device_of(&status->state, name))
+			continue;
+		fprintf(out, LABEL "%s, %s, open %.0f %s\n", "region", name,
+		    size_format((uint64_t)json_number(json_find(region, "size"), 0), size), opens,
+		    opens > 1 ? "times" : "time");
+	}
+}
+
+static void print_device(
+    const struct status *status, const struct runstate_device *dev, FILE *out)
+{
+	char size[SIZE_TEXT_MAX], used[SIZE_TEXT_MAX];
+	struct loopdev loop;
+	struct swapdev swap;
+
+	fprintf(out, LABEL "%s on ", dev->swap ? "swap" : "loop", dev->region);
+	if (!dev->device[0] || loopdev_inspect(dev->device, &loop)) {
+		fprintf(out, "%s: NOT ATTACHED\n", dev->device[0] ? dev->device : "no device");
+		return;
+	}
+	fprintf(out, "%s (%s/%s), %s, %s", dev->device, status->run_dir, dev->region,
+	    size_format(loop.size, size), loop.direct_io ? "direct I/O" : "NO DIRECT I/O");
+	if (swapdev_find(dev->device, &swap, NULL) == 0)
+		fprintf(out, ", %s used, priority %d", size_format(swap.used, used), swap.prio);
+	else if (dev->swap)
+		fputs(", NOT SWITCHED ON", out);
+	putc('\n', out);
+}
+
+static void print_daemon(const struct status *status, FILE *out)
+{
+	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
+	    "requests", "in_flight", "regions", "memory"};
+	const struct json *doc = status->daemon, *member;
+
+	print_process(status, out);
+	if (json_find(doc, "connection"))
+		print_connection(json_find(doc, "connection"), out);
+	if (json_find(doc, "requests"))
+		print_requests(json_find(doc, "requests"), json_find(doc, "in_flight"), out);
+	print_regions(json_find(doc, "regions"), status, out);
+	for (member = json_first(doc); member; member = json_next(member)) {
+		const char *name = json_name(member);
+		unsigned i, count = sizeof(known) / sizeof(known[0]);
+		for (i = 0; name && i < count && strcmp(known[i], name); i++)
+			;
+		if (name && i == count)
+			print_unknown(member, name, out);
+	}
+}
+
+void status_print(const struct status *status, FILE *out)
+{
+	const struct runstate *state = &status->state;
+	unsigned i;
+
+	fprintf(out, "%s: %s\n", state->dir, state->source);
+	switch (status->health) {
+	case STATUS_LIVE:
+		print_daemon(status, out);
+		break;
+	case STATUS_SILENT:
+		fprintf(out, LABEL "process %d DOES NOT ANSWER: %s\n", "daemon", (int)state->pid,
+		    status->trouble);
+		break;
+	case STATUS_DEAD:
+		fprintf(out, LABEL "DEAD (it was process %d): `umount %s` cleans up\n", "daemon",
+		    (int)state->pid, state->dir);
+		break;
+	case STATUS_GONE:
+		fprintf(out, LABEL "NOT MOUNTED any more: `umount.remram %s` cleans up\n", "mount",
+		    state->dir);
+		break;
+	}
+	for (i = 0; i < state->device_count; i++)
+		print_device(status, &state->devices[i], out);
+}
+
+/* ---- as JSON ----------------------------------------------------------------------------------- */
+
+static void write_member(FILE *out, const char *name, const char *text)
+{
+	fprintf(out, "\"%s\":", name);
+	json_write_string(out, text);
+	putc(',', out);
+}
+
+static void write_device(
+    const struct status *status, const struct runstate_device *dev, FILE *out)
+{
+	struct loopdev loop;
+	struct swapdev swap;
+	bool attached = dev->device[0] && loopdev_inspect(dev->device, &loop) == 0;
+	bool on = attached && swapdev_find(dev->device, &swap, NULL) == 0;
+
+	putc('{', out);
+	write_member(out, "region", dev->region);
+	write_member(out, "device", dev->device);
+	fprintf(out, "\"attached\":%s,", attached ? "true" : "false");
+	if (attached)
+		fprintf(out,
+		    "\"size\":%" PRIu64 ",\"block_size\":%u,\"direct_io\":%s,\"read_only\":%s,",
+		    loop.size, loop.block_size, loop.direct_io ? "true" : "false",
+		    loop.read_only ? "true" : "false");
+	if (on)
+		fprintf(out, "\"swap_size\":%" PRIu64 ",\"swap_used\":%" PRIu64 ",\"prio\":%d,",
+		    swap.size, swap.used, swap.prio);
+	fprintf(out, "\"discard\":%s,\"swap\":%s}", dev->discard ? "true" : "false",
+	    on ? "true" : "false");
+}
+
+void status_print_json(const struct status *status, FILE *out)
+{
+	static const char *const healths[] = {"live", "silent", "dead", "gone"};
+	const struct runstate *state = &status->state;
+	unsigned i;
+
+	putc('{', out);
+	write_member(out, "mountpoint", state->dir);
+	write_member(out, "source", state->source);
+	fprintf(out, "\"pid\":%d,", (int)state->pid);
+	write_member(out, "run_dir", status->run_dir);
+	write_member(out, "state", healths[status->health]);
+	write_member(out, "trouble", status->trouble);
+	fputs("\"devices\":[", out);
+	for (i = 0; i < state->device_count; i++) {
+		if (i)
+			putc(',', out);
+		write_device(status, &state->devices[i], out);
+	}
+	fputs("],\"daemon\":", out);
+	json_write(out, status->daemon);
+	putc('}', out);
+}
