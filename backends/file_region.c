@@ -342,7 +342,7 @@ static int region_zero(void *ctx, uint64_t off, uint64_t len, bool keep, bool fu
 	return rc || !fua ? rc : region_flush(fr);
 }
 
-static int region_alloc(void *ctx, uint64_t off, uint64_t len)
+static int region_alloc(void *ctx, uint64_t off, uint64_t len, bool keep)
 {
 	struct file_region *fr = ctx;
 	uint64_t promise = 0;
@@ -353,7 +353,7 @@ static int region_alloc(void *ctx, uint64_t off, uint64_t len)
 	rc = space_claim(fr->space, fr->file, fr->fd, off, len, &promise);
 	if (rc)
 		return rc;
-	rc = fallocate_all(fr, FALLOC_FL_KEEP_SIZE, off, len);
+	rc = fallocate_all(fr, keep ? FALLOC_FL_KEEP_SIZE : 0, off, len);
 	space_settle(fr->space, fr->file, fr->fd, promise);
 	return rc;
 }
