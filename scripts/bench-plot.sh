@@ -39,13 +39,15 @@ by_rtt() {
 		| join("\t")' "$out/results.json"
 }
 
+# A contender that is not in the data is a column without points, which gnuplot warns of.
+#
 # draw NAME KIND TITLE [higher|lower]: plots $data/NAME with bench.gp, if there is anything in it.
 draw() {
 	local terminal
 	[[ -s $data/$1 ]] || return 0
 	for terminal in svg png; do
 		gnuplot -e "data='$data/$1'; kind='$2'; heading='$3'; better='${4-}'; format='$terminal'; target='$out/$1.$terminal'" \
-			"$scripts/bench.gp"
+			"$scripts/bench.gp" 2> >(grep -v 'no valid points' >&2)
 	done
 }
 

@@ -3,7 +3,7 @@
 #
 # bench-report.sh SAMPLES ENVIRONMENT OUT: the samples of a benchmark run (see lib-measure.sh; the sweep
 # over round trip times is the file "rtt" next to them) become OUT/results.json, OUT/results.md, plots in
-# OUT, and a table on stdout.
+# OUT, and a table on stdout.  If OUT/../BENCHMARKS.md has a place for them, the results go there as well.
 set -euo pipefail
 
 scripts=$(dirname "$0")
@@ -29,20 +29,45 @@ setting() {
 	jq -r '.environment | "\(.date[0:10]), \(.cpus) CPUs (\(.cpu)), \(.memory_mib) MiB, \(.kernel), " +
 		"\(.distribution); \(.peers.nbdfuse), \(.peers.nbdkit), \(.peers.qsd), \(.peers.fio); " +
 		"\(.remram)\(if .remram == "" then "" else ", " end)commit \(.commit); " +
-		"\(.settings.rounds) rounds, \(.settings.seconds) s each, \(.settings.size / 1048576) MiB"' \
+		"load before \(.load); \(.settings.rounds) rounds, \(.settings.seconds) s each, \(.settings.size / 1048576) MiB"' \
 		"$out/results.json"
 }
 
+# The plots that there are, as Markdown images; the directory before their names is $1.
+plots() {
+	local name
+	for name in throughput latency rtt-buffered rtt-randread; do
+		[[ ! -e $out/$name.svg ]] || printf '\n![%s](%s%s.svg)\n' "$name" "$1" "$name"
+	done
+}
+
+# Plots of an earlier run are not of these results.
+rm -f "$out"/{throughput,latency,rtt-buffered,rtt-randread}.{svg,png}
+"$scripts/bench-plot.sh" "$out"
+
 {
-	echo "<!-- Written by scripts/bench.sh; do not edit. -->"
-	echo
 	setting
 	echo
 	table '(.[0] | "| " + join(" | ") + " |"), (.[0] | "|" + (map("---|") | join(""))),
 		(.[1:][] | "| " + join(" | ") + " |")'
+} >"$out/table.md"
+{
+	echo "<!-- Written by scripts/bench.sh; do not edit. -->"
+	cat "$out/table.md"
+	plots ""
 } >"$out/results.md"
 
-"$scripts/bench-plot.sh" "$out"
+document=$out/../BENCHMARKS.md
+if [[ -e $document ]] && grep -q '^<!-- results -->$' "$document"; then
+	{
+		sed '/^<!-- results -->$/q' "$document"
+		cat "$out/table.md"
+		plots "${out##*/}/"
+		sed -n '/^<!-- end of results -->$/,$p' "$document"
+	} >"$out/document.md"
+	mv "$out/document.md" "$document"
+fi
+rm "$out/table.md"
 
 setting
 echo

@@ -15,7 +15,7 @@ def figure:
 
 def cell:
   if . == null then "-"
-  elif .median == null then (.notes | join(", "))
+  elif .median == null then (.notes | map(sub(" \\(.*"; "")) | unique | join(", "))
   elif .ratio == null then .median | figure
   else "\(.median | figure) (\(.ratio | figure)×)" end;
 

@@ -78,8 +78,9 @@ check_machine() {
 	if [[ " ${MEASURES[*]} " == *" swap "* ]]; then
 		cgroup_available || die "no memory control group: leave swap out with BENCH_ONLY"
 	fi
-	if awk '{ exit !($1 > 0.5) }' /proc/loadavg; then
-		say "bench: the machine is busy (load $(cut -d' ' -f1 /proc/loadavg)): figures will be noisy"
+	LOAD=$(cut -d' ' -f1 /proc/loadavg)
+	if ((${LOAD%.*} > 0)); then
+		say "bench: the machine is busy (load $LOAD): the figures will be noisy"
 	fi
 }
 
@@ -130,8 +131,9 @@ environment() {
 		--arg nbdfuse "$(nbdfuse --version | head -n 1)" \
 		--arg qsd "$(qemu-storage-daemon --version | head -n 1 | cut -d'(' -f1 | sed 's/ $//')" \
 		--arg fio "$(fio --version)" \
+		--argjson load "$LOAD" \
 		--argjson rounds "$ROUNDS" --argjson seconds "$SECONDS_EACH" --argjson size "$SIZE" \
-		'{$date, $kernel, $cpu, $cpus, $memory_mib, $distribution, $remram, $commit,
+		'{$date, $kernel, $cpu, $cpus, $memory_mib, $distribution, $load, $remram, $commit,
 		  peers: {$nbdkit, $nbdfuse, $qsd, $fio}, settings: {$rounds, $seconds, $size}}'
 }
 

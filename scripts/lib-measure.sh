@@ -134,6 +134,9 @@ swap_detach() {
 
 measure_swap() {
 	local group out code=0 row note wrong
+	# On a virtual machine the first touch of a free page may wait for the host: touch some first, so
+	# that the pages the workload gets are no slower for one contender than for the next.
+	"$TOOLS/memwork" --size 512M --random 0 --rounds 0 --quiet >/dev/null
 	swap_attach "$1"
 	group=$(cgroup_create "remram-bench-$$" 256M)
 	guard_add cgroup "$group"
