@@ -345,15 +345,15 @@ static void memory_read(struct memory_store *ms, struct store_req *req)
 	}
 }
 
-/* Clears what [off, end), which begins and ends in blocks that are to become allocated, leaves of its
- * first and last block, if they are not allocated yet: a stale page would show through. */
+/* Clears what [off, end), which is to become allocated, leaves of its first and last block where the
+ * page is stale: it would show through. */
 static void clear_edges_locked(struct segment *seg, uint64_t off, uint64_t end)
 {
 	uint64_t first = off >> BLOCK_SHIFT, last = (end - 1) >> BLOCK_SHIFT;
 
-	if (off % STORE_BLOCK && !bit_get(seg->alloc, first))
+	if (off % STORE_BLOCK && bit_get(seg->stale, first))
 		memset(seg->base + (first << BLOCK_SHIFT), 0, off % STORE_BLOCK);
-	if (end % STORE_BLOCK && !bit_get(seg->alloc, last))
+	if (end % STORE_BLOCK && bit_get(seg->stale, last))
 		memset(seg->base + end, 0, STORE_BLOCK - end % STORE_BLOCK);
 }
 
@@ -365,6 +365,24 @@ static void set_allocated_locked(struct memory_store *ms, struct segment *seg, u
 		atomic_fetch_and(&seg->stale[w], ~word_mask(w, lo, hi));
 	bits_set(seg->alloc, lo, hi);
 	account(ms, fresh, true);
+}
+
+/* All of it, into pages that may not be there yet: twice as fast as through the mapping, which would
+ * clear each page in a fault before it is overwritten. */
+static int write_pages(struct memory_store *ms, const uint8_t *buf, uint64_t off, uint64_t len)
+{
+	while (len) {
+		ssize_t n = pwrite(ms->fd, buf, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		buf += n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
 }
 
 /* Writes to blocks of one stripe that are not all allocated. */
@@ -379,8 +397,11 @@ static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8
 
 	if (rc == 0) {
 		clear_edges_locked(seg, in_seg, in_seg + len);
-		memcpy(seg->base + in_seg, buf, len);
-		set_allocated_locked(ms, seg, lo, hi, fresh);
+		rc = write_pages(ms, buf, off, len);
+		if (rc == 0)
+			set_allocated_locked(ms, seg, lo, hi, fresh);
+		else
+			quota_give(&ms->mb->backend.quota, fresh << BLOCK_SHIFT);
 	}
 	pthread_mutex_unlock(mu);
 	return rc;
@@ -400,16 +421,28 @@ static int memory_write(struct memory_store *ms, const struct store_req *req)
 
 		if (rc)
 			return rc;
-		if (bits_count(seg->alloc, lo, hi) == hi - lo + 1)
-			memcpy(seg->base + in_seg, buf, len);
-		else
+		if (bits_count(seg->alloc, lo, hi) != hi - lo + 1)
 			rc = write_fresh(ms, seg, buf, off, len);
+		else if (buf != seg->base + in_seg) /* not lent */
+			memcpy(seg->base + in_seg, buf, len);
 		if (rc)
 			return rc;
 		buf += len;
 		off += len;
 	}
 	return 0;
+}
+
+static void *memory_lend(struct store *store, uint64_t off, uint32_t len)
+{
+	struct memory_store *ms = (struct memory_store *)store;
+	struct segment *seg = segment_get(ms, off >> SEG_SHIFT);
+	uint64_t in_seg = off & (SEG_SIZE - 1);
+	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
+
+	if (!seg || in_seg + len > SEG_SIZE || bits_count(seg->alloc, lo, hi) != hi - lo + 1)
+		return NULL;
+	return seg->base + in_seg;
 }
 
 /* Zeroes the part [off, end) of one block if it is allocated. */
@@ -627,6 +660,7 @@ static void memory_destroy(struct store *store)
 static const struct store_ops memory_store_ops = {
     .name = "memory",
     .submit = memory_submit,
+    .lend = memory_lend,
     .stat = memory_stat,
     .destroy = memory_destroy,
 };

@@ -143,11 +143,11 @@ struct region_handle *region_handle_create(struct region *region, uint64_t sessi
 
 /* ---- the handle's store ---- */
 
-static int check_access(const struct region_handle *rh, const struct store_req *req)
+static int check_access(const struct region_handle *rh, enum store_op op)
 {
 	unsigned access;
 
-	switch (req->op) {
+	switch (op) {
 	case STORE_WRITE:
 	case STORE_ZERO:
 	case STORE_ALLOC:
@@ -192,7 +192,7 @@ static void handle_submit(struct store *store, struct store_req *req)
 	struct region_handle *rh = (struct region_handle *)store;
 	struct region *region = rh->region;
 	bool grows = req->op == STORE_WRITE || (req->op == STORE_ALLOC && !(req->flags & STORE_KEEP));
-	int rc = check_access(rh, req);
+	int rc = check_access(rh, req->op);
 
 	if (rc) {
 		store_complete(req, rc);
@@ -203,6 +203,13 @@ static void handle_submit(struct store *store, struct store_req *req)
 	if (grows && req->off + req->len > atomic_load_explicit(&region->size, memory_order_relaxed))
 		store_push(req, extend_done, region);
 	store_forward(region->store, req);
+}
+
+static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
+{
+	struct region_handle *rh = (struct region_handle *)store;
+
+	return check_access(rh, STORE_WRITE) ? NULL : store_lend(rh->region->store, off, len);
 }
 
 static int handle_stat(struct store *store, struct store_stat *ret_stat)
@@ -220,6 +227,7 @@ static void handle_destroy(struct store *store)
 static const struct store_ops handle_ops = {
     .name = "region",
     .submit = handle_submit,
+    .lend = handle_lend,
     .stat = handle_stat,
     .destroy = handle_destroy,
 };

@@ -142,6 +142,12 @@ void store_interrupt(struct store_req *req)
 		store->ops->interrupt(store, req);
 }
 
+void *store_lend(struct store *store, uint64_t off, uint32_t len)
+{
+	assert(off <= store->size && len >= 1 && len <= store->size - off);
+	return store->ops->lend ? store->ops->lend(store, off, len) : NULL;
+}
+
 int store_stat(struct store *store, struct store_stat *ret_stat)
 {
 	if (store->ops->stat)

@@ -118,6 +118,8 @@ struct store_ops {
 	void (*submit)(struct store *store, struct store_req *req);
 	/* Optional: rule 9. req is in flight here; ends it early if it only waits for a lost peer. */
 	void (*interrupt)(struct store *store, struct store_req *req);
+	/* Optional: store_lend. */
+	void *(*lend)(struct store *store, uint64_t off, uint32_t len);
 	/* Optional (NULL: everything is allocated).  Never blocks on a device for long. */
 	int (*stat)(struct store *store, struct store_stat *ret_stat);
 	/* Nothing is in flight.  Frees store.  May block. */
@@ -163,6 +165,13 @@ void store_push(struct store_req *req, store_done_fn *hook, void *ctx);
 void *store_pop(struct store_req *req);
 
 void store_interrupt(struct store_req *req);
+
+/* Memory of the store's own that is the bytes [off, off+len), or NULL: whoever is about to submit a WRITE
+ * of that range may receive its data straight into it and then submit the WRITE with buf pointing
+ * there: nothing is copied.  If the WRITE is never submitted the bytes are undefined, as after one that
+ * failed.  Any loop; the range must be one that a WRITE could have. */
+void *store_lend(struct store *store, uint64_t off, uint32_t len);
+
 int store_stat(struct store *store, struct store_stat *ret_stat);
 
 /* Asserts that nothing is in flight.  NULL does nothing. */

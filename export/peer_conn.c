@@ -32,6 +32,7 @@
 #include "core/frame.h"
 #include "core/local_pool.h"
 #include "core/log.h"
+#include "core/region.h"
 #include "export/session.h"
 
 enum {
@@ -82,6 +83,7 @@ struct peer_req {
 	struct frame_req frame;
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
+	void *lent; /* WRITE: the payload is received into the region (store_lend), or NULL */
 	union {
 		struct store_req sreq;
 		struct pool_req preq;
@@ -214,15 +216,33 @@ static struct bufpool *bufs_for(struct server_loop *sl, const struct frame_req *
 	}
 }
 
+/* Where a WRITE's payload may go without a buffer of ours: into the region itself. */
+static void *lent_for(const struct peer_conn *pc)
+{
+	const struct frame_req *frame = &pc->frame;
+	struct handle *handle;
+
+	if (frame->op != FRAME_WRITE || frame->payload == 0)
+		return NULL;
+	handle = session_handle(pc->session, frame->handle);
+	if (!handle || frame->off > handle->store.size || frame->len > handle->store.size - frame->off)
+		return NULL;
+	return store_lend(&handle->store, frame->off, (uint32_t)frame->len);
+}
+
 /* A request with its buffer, or NULL: none now. */
 static struct peer_req *req_get(struct peer_conn *pc)
 {
 	struct server_loop *sl = pc->sl;
-	struct bufpool *bufs = bufs_for(sl, &pc->frame);
 	struct peer_req *req = sl->free_reqs;
+	struct bufpool *bufs;
 	void *buf = NULL;
 
-	if (!req || (bufs && !(buf = bufpool_get(bufs))))
+	if (!req)
+		return NULL;
+	req->lent = lent_for(pc);
+	bufs = req->lent ? NULL : bufs_for(sl, &pc->frame);
+	if (bufs && !(buf = bufpool_get(bufs)))
 		return NULL;
 	sl->free_reqs = req->next;
 	req->pc = pc;
@@ -325,9 +345,16 @@ static int bad_frame(struct peer_conn *pc, const char *why)
 	return -EPROTO;
 }
 
-/* What a write of zeros is for a region: unallocated blocks stay so, others keep their space. */
+/* What a write of zeros is for a region: unallocated blocks stay so, others keep their space.  Beyond the
+ * region's end it is a write like any other, which makes the region and its bytes longer. */
 static void start_zeros(struct store_req *sreq, struct handle *handle)
 {
+	const struct region *region = ((struct region_handle *)handle)->region;
+
+	if (sreq->off + sreq->len > atomic_load(&region->size)) {
+		sreq->buf = (void *)(uintptr_t)store_zeros;
+		return;
+	}
 	sreq->op = STORE_ZERO;
 	sreq->flags |= STORE_KEEP;
 }
@@ -362,7 +389,7 @@ static int do_data(struct peer_req *req)
 	    .flags = store_flags(frame->flags),
 	    .off = frame->op == FRAME_FLUSH ? 0 : frame->off,
 	    .len = frame->op == FRAME_FLUSH ? 0 : frame->len,
-	    .buf = req->buf,
+	    .buf = req->lent ? req->lent : req->buf,
 	    .done = data_done,
 	};
 	if (frame->op == FRAME_READ)
@@ -592,7 +619,7 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 		return -EAGAIN;
 	}
 	*ret_len = pc->frame.payload;
-	*ret_buf = pc->current->buf;
+	*ret_buf = pc->current->lent ? pc->current->lent : pc->current->buf;
 	return 0;
 }
 

@@ -25,6 +25,10 @@
 
 #include "fuse/fs_int.h"
 
+/* Where a request begins in the device buffer: so that the data of a WRITE begins on a page, as it does
+ * in the process that writes.  The kernel copies page by page; otherwise each copy would be two. */
+enum { IN_OFFSET = 4096 - sizeof(struct fuse_in_header) - sizeof(struct fuse_write_in) };
+
 /* ---- memory ---- */
 
 static void *big_get(struct fs *fs)
@@ -248,7 +252,7 @@ static const struct {
 /* Hands the request of n bytes in fs->in to its handler; false: it is parked. */
 static bool dispatch(struct fs *fs, size_t n)
 {
-	const struct fuse_in_header *h = (const struct fuse_in_header *)fs->in;
+	const struct fuse_in_header *h = (const struct fuse_in_header *)(fs->in + IN_OFFSET);
 	size_t count = sizeof(operations) / sizeof(operations[0]);
 	bool known = h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
 					      h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
@@ -307,7 +311,7 @@ static bool read_one(struct fs *fs)
 		stop_reading(fs);
 		return false;
 	}
-	n = read(fs->dev.fd, fs->in, FS_IN_MAX);
+	n = read(fs->dev.fd, fs->in + IN_OFFSET, FS_IN_MAX - IN_OFFSET);
 	if (n < 0) {
 		if (errno == EINTR || errno == ENOENT) /* ENOENT: interrupted before it was read */
 			return true;

@@ -23,7 +23,7 @@
 
 enum {
 	FS_WRITE_MAX = STORE_LEN_MAX, /* bytes of one READ or WRITE */
-	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of the longest request */
+	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of a big buffer: the longest request fits */
 	FS_SMALL = 16 * 1024, /* a small buffer; metadata requests fit */
 	FS_SMALL_COUNT = 512,
 	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
