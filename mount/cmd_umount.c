@@ -40,8 +40,8 @@ static const struct opt table[] = {
 };
 /* clang-format on */
 
-static int unmount_locked(const struct umount_args *args, const char *dir, const char *run_dir,
-    struct err *err)
+static int unmount_locked(
+    const struct umount_args *args, const char *dir, const char *run_dir, struct err *err)
 {
 	struct unmount unmount = {.dir = dir,
 	    .run_dir = run_dir,

@@ -33,7 +33,6 @@
 #include "core/log.h"
 #include "mount/attach.h"
 #include "mount/cmd.h"
-#include "mount/fusectl.h"
 #include "mount/mountinfo.h"
 #include "mount/serve.h"
 #include "mount/sys.h"
@@ -55,17 +54,6 @@ struct server {
 	bool ready;
 };
 
-static volatile pid_t command_pid; /* in the foreground: whom signals go to */
-static volatile sig_atomic_t is_ready;
-
-/* In the foreground: the command unmounts; before there is a mount the process just ends. */
-static void hand_on(int signal_nr)
-{
-	if (!is_ready)
-		_exit(MOUNT_EX_USER);
-	kill(command_pid, SIGTERM);
-}
-
 static void tell(int fd, int exit_code, const char *text)
 {
 	struct outcome outcome = {.exit_code = exit_code};
@@ -73,6 +61,21 @@ static void tell(int fd, int exit_code, const char *text)
 	memcpy(outcome.text, text, strlen(text) + 1);
 	while (write(fd, &outcome, sizeof(outcome)) < 0 && errno == EINTR)
 		;
+}
+
+/* For the signal handler of a server in the foreground. */
+static volatile pid_t command_pid;
+static volatile int command_pipe;
+static volatile sig_atomic_t is_ready;
+
+/* The command unmounts; before there is a mount the process just ends. */
+static void hand_on(int signal_nr)
+{
+	if (!is_ready) {
+		tell(command_pipe, MOUNT_EX_USER, "interrupted");
+		_exit(MOUNT_EX_USER);
+	}
+	kill(command_pid, SIGTERM);
 }
 
 static void point_to_null(int fd)
@@ -141,6 +144,7 @@ static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 	struct err err;
 
 	command_pid = command;
+	command_pipe = pipe;
 	umask(077);
 	signal(SIGPIPE, SIG_IGN);
 	if (conf->foreground) {
@@ -234,7 +238,6 @@ static int set_up(struct command *command, struct err *err)
 	strcpy(state->source, conf->source.text);
 	state->pid = command->server;
 	state->start = sys_process_start(command->server);
-	state->connection = fusectl_connection(info.dev);
 	for (i = 0; i < conf->loop_count; i++)
 		want_device(state, conf, conf->loops[i]);
 	if (conf->swap)
@@ -257,8 +260,8 @@ static int stay(struct command *command, struct err *err)
 			continue;
 		cmd_interrupted = 0;
 		/* A `remram umount` that is at work cleans up itself. */
-		if (runstate_lock(command->conf->run_dir, false, gone ? 0 : LOCK_MS,
-			&command->lock, err))
+		if (runstate_lock(
+			command->conf->run_dir, false, gone ? 0 : LOCK_MS, &command->lock, err))
 			return MOUNT_EX_OK;
 		res = unmount_run(&command->unmount, note, err);
 		runstate_unlock(command->lock);

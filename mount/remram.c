@@ -35,7 +35,8 @@ static void print_usage(FILE *out)
 	      "       remram abort DIR                       end a mount that hangs\n"
 	      "       remram help | --version\n"
 	      "\n"
-	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists the\n"
+	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists "
+	      "the\n"
 	      "options.  mount -t fuse.remram, umount and /etc/fstab work as well.\n",
 	    out);
 }

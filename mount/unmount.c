@@ -149,9 +149,15 @@ static int check_donor(const struct job *job, struct err *err)
 		    "%s: the daemon (process %d) does not answer; umount -f gives up on it, and "
 		    "loses what it has not sent",
 		    job->how->dir, (int)job->state.pid);
+	else if (!strcmp(state, "failed"))
+		res = err_set(err, -EHOSTUNREACH,
+		    "%s: what was swapped out to %s is lost at the donor (see the system log); "
+		    "umount -f gives it up",
+		    job->how->dir, job->state.source);
 	else if (strcmp(state, "connected"))
 		res = err_set(err, -EHOSTUNREACH,
-		    "%s: the donor of %s is not reachable: wait until it is back, or use umount -f, "
+		    "%s: the donor of %s is not reachable: wait until it is back, or use umount "
+		    "-f, "
 		    "which loses what is swapped out there",
 		    job->how->dir, job->state.source);
 	json_destroy(doc);
@@ -200,8 +206,8 @@ static void sync_mount(const struct job *job)
 /* umount(2); somebody who only looks is given a moment. */
 static int unmount_dir(const struct job *job, struct err *err)
 {
-	int flags = UMOUNT_NOFOLLOW | (job->how->lazy ? MNT_DETACH : 0) |
-	    (job->how->force ? MNT_FORCE : 0);
+	int flags =
+	    UMOUNT_NOFOLLOW | (job->how->lazy ? MNT_DETACH : 0) | (job->how->force ? MNT_FORCE : 0);
 	uint64_t end = sys_now_ms() + BUSY_MS;
 	char text[BUSY_TEXT_MAX];
 	const char *none[] = {NULL};
@@ -257,8 +263,8 @@ static void put_back(struct job *job, struct err *err)
 	if (attach_again(&again, &failed) == 0)
 		return;
 	memcpy(first, err->text, sizeof(first));
-	err_set(err, err->code, "%.200s; and its devices could not be attached again: %.250s", first,
-	    failed.text);
+	err_set(err, err->code, "%.200s; and its devices could not be attached again: %.250s",
+	    first, failed.text);
 }
 
 static int unmount_live(struct job *job, struct err *err)
@@ -299,10 +305,11 @@ static int unmount_force(struct job *job, struct err *err)
 	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
+	/* MNT_FORCE ends the connection too.  It must not be aborted by its number after this, as a
+	 * new mount may have got the number. */
 	res = unmount_dir(job, err);
 	if (res)
 		return res;
-	fusectl_abort(fusectl_connection(job->info.dev), &ignored);
 	if (job->state.pid && !wait_daemon(job->how, job->state.pid, FORCE_MS) &&
 	    sys_process_alive(job->state.pid, job->state.start))
 		kill(job->state.pid, SIGKILL);
