@@ -314,7 +314,7 @@ static void count_region(void *ctx, uint64_t id)
 		count->rc = -errno;
 		return;
 	}
-	file->bytes = space_measure(&st);
+	file->bytes = space_measure(&st, true);
 	count->fb->backend.quota.used += file->bytes;
 }
 
