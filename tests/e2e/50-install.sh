@@ -122,6 +122,7 @@ mounted_by() {
 
 step "install: mount -t fuse.remram, mount -t remram, umount"
 mounted_by mount -t fuse.remram "$SOURCE" "$M"
+mounted_by "$REMRAM" mount "$SOURCE" "$M"
 mounted_by mount -t remram "$SOURCE" "$M" -o noatime,soft,timeo=5s
 
 step "install: mount(8) gets exit codes"
@@ -184,6 +185,7 @@ make_quietly uninstall FORCE=1
 INSTALLED=
 system_listing >"$T/after"
 same "$T/before" "$T/after"
-refused "unknown filesystem type" mount -t fuse.remram "$SOURCE" "$M"
+! mount -t fuse.remram "$SOURCE" "$M" 2>/dev/null || fail "it can still be mounted"
+is "what mount(8) remembers of the mounts" "$(grep -cF "$T/" /run/mount/utab || true)" 0
 donor_stop
 finish
