@@ -31,12 +31,14 @@
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
 #include "mount/sys.h"
+#include "mount/utab.h"
 
 enum {
 	STATUS_MS = 5000,
 	FORGET_MS = 2000,
 	DAEMON_MS = 60000, /* for a daemon to end that has nothing left to do */
 	FORCE_MS = 5000,
+	DYING_MS = 500, /* an aborted daemon is gone by then */
 	RETRY_MS = 50,
 	BUSY_MS = 1000, /* somebody who only looks (udev, updatedb) is gone by then */
 };
@@ -100,6 +102,7 @@ static void reconstruct(struct job *job)
 
 	memset(&job->state, 0, sizeof(job->state));
 	snprintf(job->state.dir, sizeof(job->state.dir), "%s", job->how->dir);
+	snprintf(job->state.source, sizeof(job->state.source), "%s", job->info.source);
 	loopdev_each(add_loop, &job->state);
 	doc = ask_status(job, &ignored);
 	job->state.pid = (pid_t)json_number(json_find(doc, "pid"), 0);
@@ -137,14 +140,38 @@ static int look(struct job *job, struct err *err)
 
 /* ---- steps ------------------------------------------------------------------------------------- */
 
-/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away. */
+/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
+static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
+{
+	struct pollfd ended = {.events = POLLIN};
+	bool own = how->daemon_fd < 0;
+	uint64_t end = sys_now_ms() + timeout_ms, now;
+	bool gone = false;
+
+	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
+	if (ended.fd < 0)
+		return !sys_process_alive(pid, 0);
+	while (!gone && (now = sys_now_ms()) < end) {
+		gone = poll(&ended, 1, (int)(end - now)) > 0;
+		if (how->interrupted && *how->interrupted)
+			break;
+	}
+	if (own)
+		close(ended.fd);
+	return gone;
+}
+
+/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away.  -ESRCH: the
+ * daemon has just died. */
 static int check_donor(const struct job *job, struct err *err)
 {
 	struct json *doc = ask_status(job, err);
 	const char *state = json_string(json_find(doc, "connection.state"), "connected");
 	int res = 0;
 
-	if (!doc)
+	if (!doc && wait_daemon(job->how, job->state.pid, DYING_MS))
+		res = -ESRCH;
+	else if (!doc)
 		res = err_set(err, -EHOSTUNREACH,
 		    "%s: the daemon (process %d) does not answer; umount -f gives up on it, and "
 		    "loses what it has not sent",
@@ -227,27 +254,6 @@ static int unmount_dir(const struct job *job, struct err *err)
 		sys_sleep_ms(RETRY_MS);
 	}
 	return 0;
-}
-
-/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
-static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
-{
-	struct pollfd ended = {.events = POLLIN};
-	bool own = how->daemon_fd < 0;
-	uint64_t end = sys_now_ms() + timeout_ms, now;
-	bool gone = false;
-
-	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
-	if (ended.fd < 0)
-		return !sys_process_alive(pid, 0);
-	while (!gone && (now = sys_now_ms()) < end) {
-		gone = poll(&ended, 1, (int)(end - now)) > 0;
-		if (how->interrupted && *how->interrupted)
-			break;
-	}
-	if (own)
-		close(ended.fd);
-	return gone;
 }
 
 /* ---- a live mount ------------------------------------------------------------------------------ */
@@ -358,6 +364,10 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 		res = unmount_force(job, err);
 	else if (res == 0)
 		res = unmount_live(job, err);
+	if (res == -ESRCH)
+		res = unmount_dead(job, ret_note, err);
+	if (res == 0)
+		utab_remove(job->state.source, unmount->dir);
 	free(job);
 	return res;
 }
@@ -368,8 +378,10 @@ void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 	struct mountinfo info;
 
 	patient.interrupted = NULL;
-	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE))
+	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE)) {
 		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+		utab_remove(info.source, unmount->dir);
+	}
 	if (!wait_daemon(&patient, daemon, FORCE_MS))
 		kill(daemon, SIGKILL);
 	runstate_remove(unmount->run_dir);
