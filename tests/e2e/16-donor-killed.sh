@@ -14,7 +14,7 @@ verify_job() {
 	local name=$1 seconds=$2
 	shift 2
 	job fio --name="$name" --filename="$M/$name" --size="$((seconds * 16))M" --rate=,16m --verify=crc32c \
-		--verify_fatal=1 --do_verify=1 --randrepeat=0 --output="$T/fio.$name.log" "$@"
+		--verify_fatal=1 --verify_state_save=0 --do_verify=1 --randrepeat=0 --output="$T/fio.$name.log" "$@"
 }
 
 # interrupted_io HOW: kills the donor under four kinds of I/O, and brings it back after 3 s.

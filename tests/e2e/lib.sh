@@ -488,3 +488,5 @@ trap 'exit 130' INT
 trap e2e_exit EXIT
 guard_start "${E2E_SECONDS:-150}"
 T=$GUARD_DIR
+# Programs that leave files where they run leave them here.
+cd "$T"
