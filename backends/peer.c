@@ -257,6 +257,8 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 	struct peer *peer = (struct peer *)pool;
 	int rc = req->op == POOL_CLOSE ? 0 : link_refuses(peer);
 
+	if (rc == 0 && req->handle && req->op != POOL_CLOSE)
+		rc = ((struct peer_handle *)req->handle)->stale;
 	if (rc == 0 && gives_handle(req))
 		rc = handle_create(peer, req);
 	if (rc) {

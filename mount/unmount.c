@@ -219,18 +219,9 @@ static int check_devices(struct job *job, struct err *err)
 	return res;
 }
 
-static void sync_mount(const struct job *job)
-{
-	int fd = open(job->how->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	syncfs(fd);
-	fsync(fd);
-	close(fd);
-}
-
-/* umount(2); somebody who only looks is given a moment. */
+/* umount(2); somebody who only looks is given a moment.  Nothing is synced before it: a mount that nobody
+ * uses has no dirty pages (close and munmap write them), and with a lost donor that would wait in a
+ * state in which no signal reaches us: fsync for the lock that whoever looks up a name holds. */
 static int unmount_dir(const struct job *job, struct err *err)
 {
 	int flags =
@@ -280,10 +271,8 @@ static int unmount_live(struct job *job, struct err *err)
 	if (res)
 		return res;
 	res = detach_all(&job->attach, err);
-	if (res == 0) {
-		sync_mount(job);
+	if (res == 0)
 		res = unmount_dir(job, err);
-	}
 	if (res) {
 		put_back(job, err);
 		return res;
