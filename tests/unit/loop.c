@@ -70,6 +70,11 @@ static void run_ms(unsigned ms)
 	loop_timer_cancel(&end);
 }
 
+/* … until something has happened. */
+#define RUN_UNTIL(condition) \
+	for (unsigned tries_ = 0; !(condition) && tries_ < 10000; tries_++) \
+	run_ms(1)
+
 /* ---- timers ---- */
 
 enum { TIMERS = 3000 };
@@ -137,7 +142,7 @@ START_TEST(timers_do_not_fire_early)
 		timers[i].expired = never_early;
 		loop_timer_set(loop, &timers[i], loop_now_ns() + i * MS + i * 1234);
 	}
-	run_ms(40);
+	RUN_UNTIL(fired[19]);
 	for (unsigned i = 0; i < 20; i++)
 		ck_assert_uint_eq(fired[i], 1);
 }
@@ -195,7 +200,7 @@ START_TEST(a_timer_that_is_always_due)
 	timers_init();
 	timers[0].expired = sets_itself_to_the_past;
 	loop_timer_set(loop, &timers[0], 1);
-	run_ms(5);
+	RUN_UNTIL(fired[0] >= 2);
 	ck_assert_uint_ge(fired[0], 2);
 	loop_timer_cancel(&timers[0]);
 }
@@ -208,7 +213,8 @@ START_TEST(a_moved_timer_fires_once)
 	loop_timer_set(loop, &timers[1], 1);
 	loop_timer_set(loop, &timers[0], 2);
 	loop_timer_set(loop, &timers[1], loop_now_ns() + 3600ull * 1000 * MS);
-	run_ms(2);
+	RUN_UNTIL(fired[0]);
+	run_ms(1);
 	ck_assert_uint_eq(fired[0], 1);
 	ck_assert_uint_eq(fired[1], 0);
 	loop_timer_cancel(&timers[1]);
@@ -274,7 +280,8 @@ START_TEST(ready_is_level_triggered)
 
 	watch_start(w, EPOLLIN);
 	ck_assert_int_eq(write(w->other, "123", 3), 3);
-	run_ms(5);
+	RUN_UNTIL(w->calls == 3);
+	run_ms(1);
 	ck_assert_uint_eq(w->calls, 3);
 	watch_free(w);
 }
@@ -289,10 +296,10 @@ START_TEST(watched_events_can_change)
 	run_ms(5);
 	ck_assert_uint_eq(w->calls, 0);
 	ck_assert_int_eq(loop_fd_set(&w->lfd, EPOLLIN), 0);
-	run_ms(5);
+	RUN_UNTIL(w->calls == 1);
 	ck_assert_uint_eq(w->calls, 1);
 	ck_assert_int_eq(loop_fd_set(&w->lfd, EPOLLOUT), 0);
-	run_ms(1);
+	RUN_UNTIL(w->calls > 2);
 	ck_assert_uint_gt(w->calls, 2); /* it can always be written to */
 	watch_free(w);
 }
@@ -311,7 +318,8 @@ START_TEST(a_handler_may_delete_other_watches)
 		watch_start(round % 2 ? b : a, EPOLLIN);
 		ck_assert_int_eq(write(a->other, "1", 1), 1);
 		ck_assert_int_eq(write(b->other, "1", 1), 1);
-		run_ms(2);
+		RUN_UNTIL(order[0]);
+		run_ms(1);
 		ck_assert_uint_eq(strlen(order), 1);
 		watch_free(order[0] == 'a' ? a : b);
 	}
@@ -355,7 +363,8 @@ START_TEST(a_struct_that_is_used_again_gets_no_old_event)
 	a->lfd.ready = b->lfd.ready = on_ready_reuse;
 	ck_assert_int_eq(write(a->other, "1", 1), 1);
 	ck_assert_int_eq(write(b->other, "1", 1), 1);
-	run_ms(2);
+	RUN_UNTIL(order[0]);
+	run_ms(1);
 	ck_assert_uint_eq(strlen(order), 1);
 	ck_assert_ptr_nonnull(reborn);
 	loop_fd_del(&reborn->lfd);
@@ -375,8 +384,10 @@ START_TEST(many_ready_at_once)
 		watch_start(w[i], EPOLLIN);
 		ck_assert_int_eq(write(w[i]->other, "1", 1), 1);
 	}
-	run_ms(20);
+	RUN_UNTIL(strlen(order) == sizeof(order) - 1);
+	run_ms(5);
 	for (unsigned i = 0; i < MANY; i++) {
+		RUN_UNTIL(w[i]->calls);
 		ck_assert_uint_eq(w[i]->calls, 1);
 		watch_free(w[i]);
 	}
@@ -430,7 +441,7 @@ START_TEST(order_of_a_round)
 	struct named p = {.task.run = run_named, .name = 'p', .defers = &d, .posts = &q};
 
 	loop_post(loop, &p.task);
-	run_ms(5);
+	RUN_UNTIL(strlen(order) == 4);
 	ck_assert_str_eq(order, "pdeq");
 }
 END_TEST
@@ -465,7 +476,7 @@ START_TEST(a_task_that_posts_itself)
 	loop_post(loop, &a.task);
 	watch_start(w, EPOLLIN);
 	ck_assert_int_eq(write(w->other, "1", 1), 1);
-	run_ms(5);
+	RUN_UNTIL(w->calls && a.runs > 2);
 	ck_assert_uint_eq(w->calls, 1);
 	ck_assert_uint_gt(a.runs, 2);
 	a.posts = NULL;
