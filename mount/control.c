@@ -139,9 +139,8 @@ static void client_read(struct client *client)
 		*end = '\0';
 		answer(client);
 		client_write(client);
-	} else if (client->line_len == sizeof(client->line)) {
-		client_close(client);
 	}
+	/* A line that fills the buffer without an end leaves no room: the next recv gives 0. */
 }
 
 static void client_ready(struct loop_fd *lfd, uint32_t events)

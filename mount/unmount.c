@@ -38,6 +38,7 @@ enum {
 	FORGET_MS = 2000,
 	DAEMON_MS = 60000, /* for a daemon to end that has nothing left to do */
 	FORCE_MS = 5000,
+	DYING_MS = 500, /* an aborted daemon is gone by then */
 	RETRY_MS = 50,
 	BUSY_MS = 1000, /* somebody who only looks (udev, updatedb) is gone by then */
 };
@@ -139,14 +140,38 @@ static int look(struct job *job, struct err *err)
 
 /* ---- steps ------------------------------------------------------------------------------------- */
 
-/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away. */
+/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
+static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
+{
+	struct pollfd ended = {.events = POLLIN};
+	bool own = how->daemon_fd < 0;
+	uint64_t end = sys_now_ms() + timeout_ms, now;
+	bool gone = false;
+
+	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
+	if (ended.fd < 0)
+		return !sys_process_alive(pid, 0);
+	while (!gone && (now = sys_now_ms()) < end) {
+		gone = poll(&ended, 1, (int)(end - now)) > 0;
+		if (how->interrupted && *how->interrupted)
+			break;
+	}
+	if (own)
+		close(ended.fd);
+	return gone;
+}
+
+/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away.  -ESRCH: the
+ * daemon has just died. */
 static int check_donor(const struct job *job, struct err *err)
 {
 	struct json *doc = ask_status(job, err);
 	const char *state = json_string(json_find(doc, "connection.state"), "connected");
 	int res = 0;
 
-	if (!doc)
+	if (!doc && wait_daemon(job->how, job->state.pid, DYING_MS))
+		res = -ESRCH;
+	else if (!doc)
 		res = err_set(err, -EHOSTUNREACH,
 		    "%s: the daemon (process %d) does not answer; umount -f gives up on it, and "
 		    "loses what it has not sent",
@@ -229,27 +254,6 @@ static int unmount_dir(const struct job *job, struct err *err)
 		sys_sleep_ms(RETRY_MS);
 	}
 	return 0;
-}
-
-/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
-static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
-{
-	struct pollfd ended = {.events = POLLIN};
-	bool own = how->daemon_fd < 0;
-	uint64_t end = sys_now_ms() + timeout_ms, now;
-	bool gone = false;
-
-	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
-	if (ended.fd < 0)
-		return !sys_process_alive(pid, 0);
-	while (!gone && (now = sys_now_ms()) < end) {
-		gone = poll(&ended, 1, (int)(end - now)) > 0;
-		if (how->interrupted && *how->interrupted)
-			break;
-	}
-	if (own)
-		close(ended.fd);
-	return gone;
 }
 
 /* ---- a live mount ------------------------------------------------------------------------------ */
@@ -360,6 +364,8 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 		res = unmount_force(job, err);
 	else if (res == 0)
 		res = unmount_live(job, err);
+	if (res == -ESRCH)
+		res = unmount_dead(job, ret_note, err);
 	if (res == 0)
 		utab_remove(job->state.source, unmount->dir);
 	free(job);

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@
 
 enum { SIZE = 4 << 20, SKIPPED = 77 };
 
+static char prefix[32]; /* of the directories of this run */
 static char dir[64], run_dir[MOUNT_RUN_DIR_MAX], file[128], path[256];
 static struct runstate state;
 static struct attach attach;
@@ -46,10 +48,16 @@ static size_t no_status(void *ctx, char *buf, size_t room)
 
 static int note_pin(void *ctx, const char *name, bool on, struct err *ret_err)
 {
+	char pinned[128];
+	char note = on ? '+' : '-';
+
 	if (on && unpinnable && !strcmp(name, unpinnable))
 		return err_set(ret_err, -EBUSY, "%s is in use elsewhere", name);
-	snprintf(
-	    notes + strlen(notes), sizeof(notes) - strlen(notes), "%c%s ", on ? '+' : '-', name);
+	/* What is pinned can't be removed, so that must come after the unpinning. */
+	snprintf(pinned, sizeof(pinned), "%s/%s", dir, name);
+	if (access(pinned, F_OK))
+		note = '!';
+	snprintf(notes + strlen(notes), sizeof(notes) - strlen(notes), "%c%s ", note, name);
 	return 0;
 }
 
@@ -70,7 +78,7 @@ static void setup(void)
 	const struct loop_conf conf = {0};
 	int lock;
 
-	strcpy(dir, "/var/tmp/ra-XXXXXX");
+	snprintf(dir, sizeof(dir), "%sXXXXXX", prefix);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	runstate_set_base(dir);
 	runstate_dir("/m", run_dir);
@@ -95,13 +103,30 @@ static int remove_each(const char *name, const struct stat *st, int flag, struct
 
 static bool free_each(void *ctx, const struct loopdev *each)
 {
-	if (!strncmp(each->file, dir, strlen(dir))) {
+	if (!strncmp(each->file, prefix, strlen(prefix))) {
 		struct err ignored;
 		swapoff(each->path);
 		loopdev_detach(each->path, 5000, &ignored);
 		++*(unsigned *)ctx;
 	}
 	return true;
+}
+
+/* In the process that runs the tests: what a test that failed could not clean up. */
+static void clean_up(void)
+{
+	char pattern[64];
+	unsigned left = 0;
+	glob_t found;
+	size_t i;
+
+	loopdev_each(free_each, &left);
+	snprintf(pattern, sizeof(pattern), "%s*", prefix);
+	if (glob(pattern, 0, NULL, &found))
+		return;
+	for (i = 0; i < found.gl_pathc; i++)
+		nftw(found.gl_pathv[i], remove_each, 8, FTW_DEPTH | FTW_PHYS);
+	globfree(&found);
 }
 
 static void teardown(void)
@@ -258,8 +283,10 @@ START_TEST(refusals)
 	ck_assert(!there("swap0"));
 
 	unpinnable = "swap0";
+	notes[0] = '\0';
 	refused(SIZE, -EREMOTEIO, "swap0 is in use elsewhere");
 	ck_assert(!there("swap0")); /* it was made for this */
+	ck_assert_msg(notes[0] == '-', "%s", notes);
 	make_file("swap0", SIZE);
 	refused(0, -EREMOTEIO, "swap0 is in use elsewhere");
 	ck_assert(there("swap0"));
@@ -398,6 +425,8 @@ int main(void)
 		srunner_free(runner);
 		return SKIPPED;
 	}
+	snprintf(prefix, sizeof(prefix), "/var/tmp/ra-%d-", (int)getpid());
+	tcase_add_unchecked_fixture(tc, NULL, clean_up);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, swap_on_and_off);

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "mount/sys.h"
@@ -201,6 +202,31 @@ START_TEST(nobody)
 }
 END_TEST
 
+/* A daemon that dies while it answers. */
+START_TEST(cut_off)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	char other[80], *answer;
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	pid_t pid;
+
+	snprintf(other, sizeof(other), "%s/other", dir);
+	strcpy(addr.sun_path, other);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	pid = fork();
+	if (pid == 0) {
+		char line[16];
+		int peer = accept(fd, NULL, NULL);
+		_exit(recv(peer, line, sizeof(line), 0) == 7 && send(peer, "{\"a\":", 5, 0) == 5);
+	}
+	ck_assert_int_eq(control_ask(other, "status", 5000, &answer, &err), -ECONNRESET);
+	close(fd);
+	unlink(other);
+	waitpid(pid, NULL, 0);
+}
+END_TEST
+
 START_TEST(stale)
 {
 	const struct loop_conf conf = {0};
@@ -241,6 +267,7 @@ int main(void)
 	tcase_add_test(tc, bad_clients);
 	tcase_add_test(tc, crowd);
 	tcase_add_test(tc, nobody);
+	tcase_add_test(tc, cut_off);
 	tcase_add_test(tc, stale);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_NORMAL);

@@ -152,7 +152,7 @@ START_TEST(readers)
 	ck_assert_int_eq(sys_read_u64(path, &value), -EINVAL);
 	put("m", "f", "");
 	ck_assert_int_eq(sys_read_text(path, text, sizeof(text)), 0);
-	put("m", "f", "total_swapped 1\nswap 2\ntotal_swap 3\n");
+	put("m", "f", "total_swap7 1\ntotal_swapped 1\nswap 2\ntotal_swap 3\n");
 	ck_assert_int_eq(sys_read_key(path, "total_swap", &value), 0);
 	ck_assert_uint_eq(value, 3);
 	ck_assert_int_eq(sys_read_key(path, "tota", &value), -ENOENT);
