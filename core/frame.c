@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { REQ_MAGIC = 0x5152 /* "RQ" */, REP_MAGIC = 0x5052 /* "RP" */, HELLO_MAGIC = 0x4d524d52 };
+enum { SET_ALL = 2 * POOL_SET_CTIME - 1 };
 
 /* ---- cursors ---- */
 
@@ -353,7 +354,9 @@ int frame_hello_get(const uint8_t *buf, size_t len, struct frame_hello *ret_hell
 	if (name_len > FRAME_POOL_NAME_MAX)
 		return -EPROTO;
 	get_bytes(&r, ret_hello->pool, name_len);
-	return magic == HELLO_MAGIC ? reader_end(&r) : -EPROTO;
+	if (magic != HELLO_MAGIC || memchr(ret_hello->pool, 0, name_len))
+		return -EPROTO;
+	return reader_end(&r);
 }
 
 size_t frame_welcome_put(uint8_t buf[FRAME_WELCOME_LEN], const struct frame_welcome *welcome)
@@ -583,7 +586,7 @@ int frame_control_get(const struct frame_req *frame, const uint8_t *body, struct
 	}
 	if (rc)
 		return rc;
-	if (ret_preq->flags & ~flags_of(ret_preq->op))
+	if (ret_preq->flags & ~flags_of(ret_preq->op) || ret_preq->set & ~(unsigned)SET_ALL)
 		return -EPROTO;
 	return reader_end(&r);
 }

@@ -37,6 +37,7 @@
 #include "mount/serve.h"
 #include "mount/sys.h"
 #include "mount/unmount.h"
+#include "mount/utab.h"
 
 enum { LOCK_MS = 1000, FIRST_FREE_FD = 3 };
 
@@ -134,8 +135,10 @@ static void server_clean_up(const struct mount_conf *conf)
 	if (runstate_lock(conf->run_dir, false, 0, &lock, &ignored))
 		return;
 	if (runstate_load(conf->run_dir, &state, &ignored) == 0 && state.pid == getpid() &&
-	    state.device_count == 0)
+	    state.device_count == 0) {
+		utab_remove(conf->source.text, conf->dir);
 		runstate_remove(conf->run_dir);
+	}
 	runstate_unlock(lock);
 }
 
@@ -223,6 +226,18 @@ static void want_device(struct runstate *state, const struct mount_conf *conf, c
 	dev->prio = conf->swap_prio;
 }
 
+/* Without it everything works, but for umount(8). */
+static void tell_umount(const struct mount_conf *conf)
+{
+	struct err err;
+	int res = utab_add(conf->source.text, conf->dir);
+
+	if (res) {
+		err_sys(&err, res, "/run/mount/utab: unmount %s with `remram umount`", conf->dir);
+		cmd_fail(0, &err);
+	}
+}
+
 /* Writes down what is mounted, and attaches what is to be attached. */
 static int set_up(struct command *command, struct err *err)
 {
@@ -237,6 +252,7 @@ static int set_up(struct command *command, struct err *err)
 		err_set(err, -EIO, "%s: the daemon runs, but the mount is not there", conf->dir);
 		return MOUNT_EX_SOFTWARE;
 	}
+	tell_umount(conf);
 	strcpy(state->dir, conf->dir);
 	strcpy(state->source, conf->source.text);
 	state->pid = command->server;

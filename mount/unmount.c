@@ -31,6 +31,7 @@
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
 #include "mount/sys.h"
+#include "mount/utab.h"
 
 enum {
 	STATUS_MS = 5000,
@@ -101,6 +102,7 @@ static void reconstruct(struct job *job)
 
 	memset(&job->state, 0, sizeof(job->state));
 	snprintf(job->state.dir, sizeof(job->state.dir), "%s", job->how->dir);
+	snprintf(job->state.source, sizeof(job->state.source), "%s", job->info.source);
 	loopdev_each(add_loop, &job->state);
 	doc = ask_status(job, &ignored);
 	job->state.pid = (pid_t)json_number(json_find(doc, "pid"), 0);
@@ -364,6 +366,8 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 		res = unmount_live(job, err);
 	if (res == -ESRCH)
 		res = unmount_dead(job, ret_note, err);
+	if (res == 0)
+		utab_remove(job->state.source, unmount->dir);
 	free(job);
 	return res;
 }
@@ -391,8 +395,10 @@ void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 	struct mountinfo info;
 
 	patient.interrupted = NULL;
-	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE))
+	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE)) {
 		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+		utab_remove(info.source, unmount->dir);
+	}
 	if (!wait_daemon(&patient, daemon, FORCE_MS))
 		kill(daemon, SIGKILL);
 	if (!has_devices(unmount->run_dir))

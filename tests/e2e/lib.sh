@@ -236,9 +236,19 @@ since_ms() {
 
 # ---- work in the background ------------------------------------------------------------------------
 
+# Becomes the command, without the descriptors of this shell's conversations: a program sees the end of its
+# input only when nobody else holds it open.
+e2e_exec() {
+	local fd
+	for fd in "${TALK_IN[@]}" "${TALK_OUT[@]}"; do
+		exec {fd}>&-
+	done
+	exec "$@"
+}
+
 # job COMMAND…: starts it in the background with its output in $T/job.log; JOB is its process.
 job() {
-	"$@" </dev/null >>"$T/job.log" 2>&1 &
+	e2e_exec "$@" </dev/null >>"$T/job.log" 2>&1 &
 	JOB=$!
 	guard_add job "$JOB"
 }
@@ -260,14 +270,14 @@ job_passes() {
 
 # talk NAME COMMAND…: starts a program that answers each line of input with lines that end in "ok" or
 # "failed" (fileop FILE -), and keeps it open; `tell NAME WORDS…` sends it a line and must get "ok";
-# `tell_code NAME WORDS…` prints the answer instead; `hang_up NAME` ends it.
+# `hang_up NAME` ends it.
 declare -A TALK_IN TALK_OUT TALK_PID
 
 talk() {
 	local name=$1 in out
 	shift
 	mkfifo "$T/talk.$name.in" "$T/talk.$name.out"
-	"$@" <"$T/talk.$name.in" >"$T/talk.$name.out" 2>>"$T/talk.$name.log" &
+	e2e_exec "$@" <"$T/talk.$name.in" >"$T/talk.$name.out" 2>>"$T/talk.$name.log" &
 	TALK_PID[$name]=$!
 	guard_add job "${TALK_PID[$name]}"
 	exec {in}>"$T/talk.$name.in" {out}<"$T/talk.$name.out"
@@ -301,6 +311,7 @@ hang_up() {
 	wait_until 10 process_gone "$pid" || fail "$1: has not ended within 10 s"
 	wait "$pid" || true
 	guard_drop job "$pid"
+	unset "TALK_IN[$1]" "TALK_OUT[$1]" "TALK_PID[$1]"
 }
 
 # ---- the donor -------------------------------------------------------------------------------------
@@ -334,7 +345,7 @@ donor_start() {
 donor_run() {
 	local ready
 	mkfifo "$T/ready"
-	"$REMRAMD" --config /dev/null --state "$T/state" --listen "127.0.0.1:$DONOR_PORT" --ready-fd 9 \
+	e2e_exec "$REMRAMD" --config /dev/null --state "$T/state" --listen "127.0.0.1:$DONOR_PORT" --ready-fd 9 \
 		"${DONOR_ARGS[@]}" </dev/null >>"$DONOR_LOG" 2>&1 9>"$T/ready" &
 	DONOR_PID=$!
 	guard_add pid "$DONOR_PID"
@@ -406,7 +417,7 @@ mount_logged() {
 	shift 2
 	mkdir -p "$dir"
 	guard_add mount "$dir"
-	"$REMRAM" mount -f "127.0.0.1:$DONOR_PORT:/$pool" "$dir" "$@" </dev/null >>"$dir.log" 2>&1 &
+	e2e_exec "$REMRAM" mount -f "127.0.0.1:$DONOR_PORT:/$pool" "$dir" "$@" </dev/null >>"$dir.log" 2>&1 &
 	DAEMON_JOB=$!
 	guard_add pid "$DAEMON_JOB"
 	wait_until 20 guard_is_mounted "$dir" || fail "$dir is not mounted: $(tail -n 3 "$dir.log")"
