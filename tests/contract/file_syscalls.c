@@ -34,6 +34,7 @@ static _Atomic unsigned lack;
 static _Atomic unsigned calls; /* those that can fail */
 static _Atomic unsigned fail_call; /* the how manieth of them fails; 0: none */
 static int fail_errno;
+static _Atomic unsigned stable; /* writes with RWF_DSYNC, and syncs */
 
 static bool fails(void)
 {
@@ -80,6 +81,7 @@ ssize_t pwritev64v2(int fd, const struct iovec *iov, int count, off64_t off, int
 		errno = EOPNOTSUPP;
 		return -1;
 	}
+	stable += flags & RWF_DSYNC ? 1 : 0;
 	return fails() ? -1 : syscall(SYS_pwritev2, fd, &one, 1, (unsigned long)off, 0ul, flags);
 }
 
@@ -100,6 +102,7 @@ int ftruncate64(int fd, off64_t size)
 
 int fdatasync(int fd)
 {
+	stable++;
 	return fails() ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
@@ -315,6 +318,32 @@ START_TEST(a_failed_sync_is_remembered)
 }
 END_TEST
 
+/* FUA and FLUSH reach the disk, whatever the kernel lacks; nothing else pays for that. */
+START_TEST(what_should_be_stable_is_synced)
+{
+	static struct failing f;
+
+	for (unsigned what = 0; what < SHORT; what++) {
+		rig_start(&f.stack.rig, 1, 2);
+		lacking_create(&f.stack, what);
+		stable = 0;
+		ck_assert_int_eq(step_write(&f, 0, 4, 1, 0), 0);
+		ck_assert_int_eq(step(&f, STORE_ZERO, 0, 1, 0), 0);
+		ck_assert_uint_eq(stable, 0);
+		ck_assert_int_eq(step_write(&f, 1, 1, 2, STORE_FUA), 0);
+		ck_assert_uint_eq(stable, 1);
+		ck_assert_int_eq(step(&f, STORE_ZERO, 2, 1, STORE_FUA), 0);
+		ck_assert_uint_eq(stable, 2);
+		ck_assert_int_eq(step(&f, STORE_ZERO, 3, 1, STORE_FUA | STORE_KEEP), 0);
+		ck_assert_uint_eq(stable, 3);
+		ck_assert_int_eq(step(&f, STORE_FLUSH, 0, 0, 0), 0);
+		ck_assert_uint_eq(stable, 4);
+		lacking_destroy(&f.stack);
+		rig_stop(&f.stack.rig);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = contract_suite("file_syscalls", lacking);
@@ -326,6 +355,7 @@ int main(void)
 	tcase_add_unchecked_fixture(tc, rig_tmpdirs_begin, rig_tmpdirs_end);
 	tcase_add_loop_test(tc, each_call_fails_in_turn, 0, 4);
 	tcase_add_test(tc, a_failed_sync_is_remembered);
+	tcase_add_test(tc, what_should_be_stable_is_synced);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
