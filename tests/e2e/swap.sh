@@ -55,3 +55,6 @@ workload() {
 swapped() {
 	awk -v dev="$(device_of swap0)" '$1 == dev { print $4 * 1024 }' /proc/swaps
 }
+
+# Swap areas belong to the whole machine: one such test at a time.
+guard_lock_swap
