@@ -1,78 +1,162 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# One makefile for everything; `make help` lists the targets.
-#   O=DIR                 where to build (default build, or build-$(SAN))
-#   SAN=address,undefined|thread   a sanitizer build
-#   V=1                   show the commands
-#   WERROR=0              warnings are not errors
+# One makefile for everything; `make help` lists the targets and these settings:
+#
+#   O=DIR                  where to build (default build, or build-$(SAN))
+#   SAN=address,undefined  a build with sanitizers; SAN=thread
+#   V=1                    show the commands
+#   WERROR=0               warnings are not errors
+#   PREFIX=DIR             where to install (default /usr/local); SBINDIR, SYSCONFDIR, DESTDIR too
+#   FUZZ_SECONDS=N         how long each fuzz target runs (default 20)
+#   CC, CFLAGS, CPPFLAGS, LDFLAGS   as everywhere; what stands there comes last
+#
+# Targets that need packages install them first (scripts/deps.sh), and then call make again: what a
+# package brings is looked up only when something is compiled.
 
-VERSION  := 0.1.0
-SAN      ?=
-comma    := ,
-O        ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
-WERROR   ?= 1
-PREFIX   ?= /usr/local
-SBINDIR  ?= /sbin
-DESTDIR  ?=
-CC       ?= gcc
-PKGS     := fuse3 sqlite3
-CHECK_PKGS := check
+VERSION      := 0.1.0
+comma        := ,
+SAN          ?=
+O            ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+WERROR       ?= 1
+FUZZ_SECONDS ?= 20
+PREFIX       ?= /usr/local
+SBINDIR      ?= /sbin
+SYSCONFDIR   ?= /etc
+DESTDIR      ?=
+ifeq ($(origin CC),default)
+CC           := gcc
+endif
+Q            := $(if $(V),,@)
 
-Q := $(if $(V),,@)
-WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 -fno-common \
+# ---- flags ----------------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 \
 	-Wno-unused-parameter $(if $(filter 1,$(WERROR)),-Werror)
-HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -fcf-protection)
 OPT ?= $(if $(SAN),-O1,-O2)
-CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -DREMRAM_VERSION='"$(VERSION)"' -DFUSE_USE_VERSION=312
-CFLAGS += -std=c11 -g $(OPT) $(WARN) $(HARDEN) -pthread $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
-LDFLAGS += -pthread $(if $(SAN),-fsanitize=$(SAN),-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now)
-CFLAGS += $(shell pkg-config --cflags $(PKGS))
-LDLIBS += $(shell pkg-config --libs $(PKGS))
+HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -fcf-protection)
+HARDEN_LINK := $(if $(SAN),,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now)
+# The sanitizers' flags differ between compiling and linking for fuzz targets only.
+SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+SAN_COMPILE := $(subst fuzzer,fuzzer-no-link,$(SAN_FLAGS))
+SAN_LINK := $(SAN_FLAGS)
 
-CORE_SRC     := $(wildcard core/*.c)
-BACKEND_SRC  := $(wildcard backends/*.c)
-FUSE_SRC     := $(wildcard fuse/*.c)
-EXPORT_SRC   := $(filter-out export/remramd.c,$(wildcard export/*.c))
-MOUNT_SRC    := $(filter-out mount/remram.c,$(wildcard mount/*.c))
-TOOL_SRC     := $(wildcard tests/tools/*.c)
-UNIT_SRC     := $(wildcard tests/unit/*.c tests/contract/*.c tests/sim/*.c)
+# pkg-config is asked once, when the first recipe needs the answer.
+pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
+	run `scripts/deps.sh build test` as root))
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
+CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
+
+ALL_CPPFLAGS = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=312 \
+	-DREMRAM_VERSION='"$(VERSION)"' $(CPPFLAGS)
+ALL_CFLAGS = -std=c11 -g $(OPT) -pthread -fno-common $(WARN) $(HARDEN) $(SAN_COMPILE) $(PKG_CFLAGS) \
+	$(CFLAGS)
+ALL_LDFLAGS = -pthread $(HARDEN_LINK) $(SAN_LINK) $(LDFLAGS)
+
+# ---- what there is to build -----------------------------------------------------------------------
 
 obj = $(patsubst %.c,$(O)/%.o,$(1))
-LIB_OBJ := $(call obj,$(CORE_SRC) $(BACKEND_SRC))
+
+ENGINE_OBJ   := $(call obj,$(wildcard core/*.c backends/*.c))
+FUSE_OBJ     := $(call obj,$(wildcard fuse/*.c))
+EXPORT_OBJ   := $(call obj,$(filter-out export/remramd.c,$(wildcard export/*.c)))
+MOUNT_OBJ    := $(call obj,$(filter-out mount/remram.c,$(wildcard mount/*.c)))
+TEST_LIB_OBJ := $(call obj,$(wildcard tests/lib/*.c))
+
 PROGRAMS := $(O)/remramd $(O)/remram
-TOOLS := $(patsubst tests/tools/%.c,$(O)/tools/%,$(TOOL_SRC))
-UNITS := $(patsubst tests/%.c,$(O)/tests/%,$(UNIT_SRC))
+TOOLS    := $(patsubst tests/tools/%.c,$(O)/tools/%,$(wildcard tests/tools/*.c))
+UNITS    := $(patsubst %.c,$(O)/%,$(wildcard tests/unit/*.c tests/contract/*.c tests/sim/*.c))
+FUZZERS  := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/*.c))
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) ## the programs, remramd and remram (the default)
 
-$(O)/remramd: $(call obj,export/remramd.c $(EXPORT_SRC)) $(LIB_OBJ)
-$(O)/remram: $(call obj,mount/remram.c $(MOUNT_SRC) $(FUSE_SRC)) $(LIB_OBJ)
-$(PROGRAMS):
+$(O)/remramd: $(O)/export/remramd.o $(EXPORT_OBJ) $(ENGINE_OBJ)
+$(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(ENGINE_OBJ)
+$(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
+# A test program is one file of tests/unit, tests/contract or tests/sim, with tests/lib and all of the
+# programs but their main files.
+$(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \
+	$(ENGINE_OBJ)
+$(UNITS): LIBS = $(CHECK_LIBS)
+
+$(PROGRAMS) $(TOOLS) $(UNITS) $(FUZZERS):
+	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(PKG_LIBS)
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
-
-# Test programs: each .c under tests/unit, tests/contract and tests/sim is one libcheck program that
-# links everything but the programs' own main files.
-$(O)/tests/%: $(O)/tests/%.o $(LIB_OBJ) $(call obj,$(EXPORT_SRC) $(FUSE_SRC) $(MOUNT_SRC))
-	@mkdir -p $(@D)
-	@echo "  LD    $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs $(CHECK_PKGS))
-$(O)/tools/%: $(O)/tests/tools/%.o
-	@mkdir -p $(@D)
-	@echo "  LD    $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 tools: $(TOOLS)
 units: $(UNITS)
+everything: $(PROGRAMS) $(TOOLS) $(UNITS)
+fuzzers: $(FUZZERS)
 
-clean:
+# ---- tests ----------------------------------------------------------------------------------------
+
+SUBMAKE = +$(Q)$(MAKE) --no-print-directory
+
+check: ## installs what is missing, builds everything, runs every test (as root: with real mounts)
+	$(Q)scripts/deps.sh build test
+	$(Q)scripts/check-includes.sh
+	$(SUBMAKE) everything
+	$(Q)O=$(O) tests/run.sh
+
+check-asan: ## the tests that sanitizers can watch, under AddressSanitizer and UBSan
+	$(Q)scripts/check-sanitized.sh address,undefined
+
+check-tsan: ## the same under ThreadSanitizer
+	$(Q)scripts/check-sanitized.sh thread
+
+check-valgrind: ## unit, contract and simulation programs under valgrind
+	$(Q)scripts/deps.sh build test
+	$(SUBMAKE) units
+	$(Q)O=$(O) scripts/check-valgrind.sh
+
+fuzz: ## replays the corpus, then runs each fuzz target for FUZZ_SECONDS
+	$(Q)scripts/deps.sh build test fuzz
+	$(SUBMAKE) O=build-fuzz CC=clang SAN=fuzzer,address,undefined WERROR=0 fuzzers
+	$(Q)O=build-fuzz scripts/fuzz.sh $(FUZZ_SECONDS)
+
+lint: ## format, clang-tidy, cppcheck, shellcheck, man pages, include direction
+	$(Q)scripts/deps.sh build test lint
+	$(Q)scripts/lint.sh
+
+format: ## rewrites the sources as .clang-format says
+	$(Q)scripts/lint.sh --format
+
+bench: ## measures against peers in the same run; results in docs/bench
+	$(Q)O=$(O) scripts/bench.sh
+
+demo: ## shows it working on this machine, and leaves nothing behind
+	$(Q)scripts/deps.sh build
+	$(SUBMAKE) all tools
+	$(Q)O=$(O) scripts/demo.sh
+
+# ---- installation ---------------------------------------------------------------------------------
+
+INSTALL_ENV = O='$(O)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
+	SYSCONFDIR='$(SYSCONFDIR)'
+
+install: all ## programs, mount helpers, man pages, systemd unit, examples
+	$(Q)$(INSTALL_ENV) scripts/install.sh
+
+uninstall: ## removes what install made, and nothing else
+	$(Q)$(INSTALL_ENV) scripts/uninstall.sh
+
+clean: ## removes all build directories
 	rm -rf build build-*
 
-.PHONY: all tools units clean
+help: ## this list
+	@echo "Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
+	@echo
+	@echo "Settings:"
+	@sed -n '/^# One makefile/,/^$$/s/^#   \([A-Z].*\)/  \1/p' Makefile
+
+.PHONY: all tools units everything fuzzers check check-asan check-tsan check-valgrind fuzz lint format \
+	bench demo install uninstall clean help
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

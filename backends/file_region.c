@@ -342,7 +342,19 @@ static int region_zero(void *ctx, uint64_t off, uint64_t len, bool keep, bool fu
 	return rc || !fua ? rc : region_flush(fr);
 }
 
-static int region_alloc(void *ctx, uint64_t off, uint64_t len)
+/* Before blocks are reserved up to `end` without making the file longer. */
+static int note_beyond(struct file_region *fr, uint64_t end)
+{
+	struct stat st;
+
+	if (fstat(fr->fd, &st))
+		return -errno;
+	if (end > (uint64_t)st.st_size)
+		atomic_store(&fr->file->beyond, true);
+	return 0;
+}
+
+static int region_alloc(void *ctx, uint64_t off, uint64_t len, bool keep)
 {
 	struct file_region *fr = ctx;
 	uint64_t promise = 0;
@@ -350,23 +362,38 @@ static int region_alloc(void *ctx, uint64_t off, uint64_t len)
 
 	if (fr->device)
 		return 0;
-	rc = space_claim(fr->space, fr->file, fr->fd, off, len, &promise);
+	rc = keep ? note_beyond(fr, off + len) : 0;
+	if (rc == 0)
+		rc = space_claim(fr->space, fr->file, fr->fd, off, len, &promise);
 	if (rc)
 		return rc;
-	rc = fallocate_all(fr, FALLOC_FL_KEEP_SIZE, off, len);
+	rc = fallocate_all(fr, keep ? FALLOC_FL_KEEP_SIZE : 0, off, len);
 	space_settle(fr->space, fr->file, fr->fd, promise);
 	return rc;
+}
+
+static int truncate_all(struct file_region *fr, uint64_t size)
+{
+	while (ftruncate(fr->fd, (off_t)size))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
 }
 
 static int region_resize(void *ctx, uint64_t size)
 {
 	struct file_region *fr = ctx;
-	int rc = 0;
+	int rc;
 
 	if (fr->device)
 		return size == fr->size_max ? 0 : -EOPNOTSUPP;
-	while (ftruncate(fr->fd, (off_t)size) && rc == 0)
-		rc = errno == EINTR ? 0 : -errno;
+	rc = truncate_all(fr, size);
+	/* Making a file longer leaves what is reserved beyond its end; a truncate to the length that
+	 * it has gives that back. */
+	if (rc == 0 && atomic_load(&fr->file->beyond))
+		rc = truncate_all(fr, size);
+	if (rc == 0)
+		atomic_store(&fr->file->beyond, space_reserved_beyond(fr->fd, size));
 	space_settle(fr->space, fr->file, fr->fd, 0);
 	return rc;
 }
@@ -386,7 +413,7 @@ static int region_stat(void *ctx, struct store_stat *ret_stat)
 		return -errno;
 	*ret_stat = (struct store_stat){
 	    .size = (uint64_t)st.st_size,
-	    .allocated = space_measure(&st),
+	    .allocated = space_measure(&st, atomic_load(&fr->file->beyond)),
 	    .mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec,
 	};
 	return 0;
@@ -451,6 +478,7 @@ int file_region_create(int fd, struct space *space, struct space_file *file, uin
 		fr->size_max = size;
 	} else {
 		fr->size_max = file_size_max(fd, size);
+		atomic_store(&file->beyond, space_reserved_beyond(fd, (uint64_t)st.st_size));
 		space_settle(space, file, fd, 0);
 	}
 	return blk_store_create(&region_ops, fr, size, 1, workers, ret_store, err);

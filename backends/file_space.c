@@ -5,7 +5,7 @@
  * quota->used is, at any time, the sum of all space_file.bytes plus `promised`.  The usual claim is
  * one quota_take of the whole range, whether or not the range is allocated already.  Where that does
  * not fit, the claim finds out, from cheap to dear:
- *   1. The file can't grow: it takes up as much as it is long.             (fstat)
+ *   1. The file can't take up more: it has as many blocks as it is long.   (fstat)
  *   2. The range holds data everywhere.                                    (SEEK_HOLE)
  *   3. What of it is really missing, with every promise settled first: another call's promise may be
  *      too high, and nobody is to get -ENOSPC for that.                    (FIEMAP)
@@ -64,17 +64,19 @@ void space_fini(struct space *space)
 	pthread_mutex_destroy(&space->mu);
 }
 
-/* A file system's map of a file takes 16 bytes per 4 KiB at the worst, in half-full nodes: 1/128.
- * Twice that, in whole blocks, is taken for the map where st_blocks is more than the file is long. */
-uint64_t space_measure(const struct stat *st)
+uint64_t space_measure(const struct stat *st, bool beyond)
 {
 	uint64_t bytes = (uint64_t)st->st_blocks * 512;
 	uint64_t whole = round_up((uint64_t)st->st_size);
-	uint64_t map = round_down(bytes / 64);
 
-	if (bytes <= whole)
-		return bytes;
-	return bytes - map > whole ? bytes - map : whole;
+	return beyond || bytes < whole ? bytes : whole;
+}
+
+bool space_reserved_beyond(int fd, uint64_t size)
+{
+	struct fiemap ask = {.fm_start = round_up(size), .fm_length = INT64_MAX - round_up(size)};
+
+	return ioctl(fd, FS_IOC_FIEMAP, &ask) == 0 && ask.fm_mapped_extents > 0;
 }
 
 static struct space_file **find_locked(struct space *space, uint64_t id)
@@ -120,7 +122,7 @@ void space_drop(struct space *space, uint64_t id)
 /* Counts what the file takes up now.  Growth is a fact: it is added even past the limit. */
 static void measure_locked(struct space *space, struct space_file *file, const struct stat *st)
 {
-	uint64_t now = space_measure(st);
+	uint64_t now = space_measure(st, atomic_load(&file->beyond));
 
 	if (now >= file->bytes)
 		atomic_fetch_add_explicit(
@@ -130,23 +132,15 @@ static void measure_locked(struct space *space, struct space_file *file, const s
 	file->bytes = now;
 }
 
-/* Whether blocks are reserved beyond the file's end. */
-static bool reserved_beyond(int fd, uint64_t size)
-{
-	struct fiemap ask = {.fm_start = round_up(size), .fm_length = INT64_MAX - round_up(size)};
-
-	return ioctl(fd, FS_IOC_FIEMAP, &ask) == 0 && ask.fm_mapped_extents > 0;
-}
-
 /* Case 1: how many bytes more the file can be counted with when it reaches to `end`. */
-static uint64_t growth_max(int fd, const struct stat *st, uint64_t end)
+static uint64_t growth_max(const struct space_file *file, const struct stat *st, uint64_t end)
 {
-	uint64_t size = (uint64_t)st->st_size, bytes = space_measure(st);
+	uint64_t size = (uint64_t)st->st_size;
 
 	/* With blocks beyond the end st_blocks doesn't tell whether any are missing before it. */
-	if (bytes > round_up(size) || reserved_beyond(fd, size))
+	if (atomic_load(&file->beyond))
 		return UINT64_MAX;
-	return round_up(size > end ? size : end) - bytes;
+	return round_up(size > end ? size : end) - space_measure(st, false);
 }
 
 /* Case 2. */
@@ -236,7 +230,7 @@ static int claim_exact_locked(struct space *space, struct space_file *file, int 
 		rc = -errno;
 	} else {
 		measure_locked(space, file, &st);
-		growth = growth_max(fd, &st, hi);
+		growth = growth_max(file, &st, hi);
 		need = missing(fd, lo, hi);
 		rc = promise_locked(space, need < growth ? need : growth, ret_promise);
 	}
@@ -256,7 +250,7 @@ int space_claim(struct space *space, struct space_file *file, int fd, uint64_t o
 	pthread_mutex_unlock(&space->mu);
 	if (rc == 0)
 		return 0;
-	if (fstat(fd, &st) == 0 && (growth_max(fd, &st, hi) == 0 || all_data(fd, off, len))) {
+	if (fstat(fd, &st) == 0 && (growth_max(file, &st, hi) == 0 || all_data(fd, off, len))) {
 		*ret_promise = 0;
 		return 0;
 	}

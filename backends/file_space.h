@@ -6,9 +6,9 @@
  * space_settle measures the file and gives the promise back.  So the quota's `used` never passes its
  * limit by a call that was allowed, and it says what st_blocks says as soon as nothing is in flight.
  *
- * What a file takes up is measured by st_blocks.  Blocks that the file system needs for its own map
- * of the file are not held against a file that is wholly allocated: else a region as large as its
- * pool's quota could never be filled.
+ * What a file takes up is what st_blocks says, but not more than the file is long: the rest is the file
+ * system's own map of it, and were that counted, a region as large as its pool's quota could never be
+ * filled.  A file with blocks reserved beyond its end is counted with all of st_blocks.
  *
  * All functions are thread-safe and block on the file system only.
  */
@@ -27,6 +27,7 @@ enum { SPACE_BUCKETS = 1024 };
 struct space_file {
 	uint64_t id;
 	uint64_t bytes; /* protected by the space's mu */
+	_Atomic bool beyond; /* blocks are, or may be, reserved beyond the file's end */
 	struct space_file *next;
 };
 
@@ -45,7 +46,10 @@ void space_init(struct space *space, struct quota *quota);
 void space_fini(struct space *space);
 
 /* The bytes that a file with this stat takes up. */
-uint64_t space_measure(const struct stat *st);
+uint64_t space_measure(const struct stat *st, bool beyond);
+
+/* Whether the file has blocks beyond its end; false where the file system doesn't tell. */
+bool space_reserved_beyond(int fd, uint64_t size);
 
 /* The entry of file `id`, made (with 0 bytes) if there is none; NULL if memory ran out.  Stays until
  * space_drop. */

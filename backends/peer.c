@@ -257,6 +257,8 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 	struct peer *peer = (struct peer *)pool;
 	int rc = req->op == POOL_CLOSE ? 0 : link_refuses(peer);
 
+	if (rc == 0 && req->handle && req->op != POOL_CLOSE)
+		rc = ((struct peer_handle *)req->handle)->stale;
 	if (rc == 0 && gives_handle(req))
 		rc = handle_create(peer, req);
 	if (rc) {
@@ -600,8 +602,23 @@ static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
 	struct peer *peer = (struct peer *)pool;
 	struct peer_slot *slot = slot_of(peer, req);
 
-	if (slot && req->op != POOL_CLOSE)
+	if (req->op == POOL_CLOSE)
+		return;
+	if (slot) {
 		interrupt_slot(peer, slot);
+		return;
+	}
+	for (struct pool_req **link = &peer->waiting_control; *link; link = &(*link)->next) {
+		if (*link != req)
+			continue;
+		*link = req->next;
+		if (!*link)
+			peer->waiting_control_tail = link;
+		if (gives_handle(req))
+			handle_free(peer, req->ret_handle);
+		pool_complete(req, -EINTR);
+		return;
+	}
 }
 
 /* ---- life ---- */

@@ -437,10 +437,24 @@ int link_init(struct peer *peer, struct err *err)
 	return 0;
 }
 
+/* Tells the donor that the session is over, so that it keeps nothing of it; if that does not go out at
+ * once, the donor finds out by itself. */
+static void say_bye(struct peer *peer)
+{
+	struct frame_req frame = {.op = FRAME_BYE, .id = FRAME_ID_PING};
+	uint8_t buf[FRAME_REQ_LEN];
+
+	if (peer->state != LINK_UP || conn_queued(peer->conn))
+		return;
+	frame_req_put(buf, &frame);
+	(void)!send(conn_fd(peer->conn), buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 void link_fini(struct peer *peer)
 {
 	if (!peer->addrs)
 		return;
+	say_bye(peer);
 	peer->state = LINK_FAILED;
 	drop_conn(peer);
 	loop_timer_cancel(&peer->watchdog);

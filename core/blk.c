@@ -98,7 +98,7 @@ static int call(struct blk_store *bs, struct store_req *req)
 	case STORE_ZERO:
 		return ops->zero(bs->ctx, req->off, req->len, req->flags & STORE_KEEP, fua);
 	case STORE_ALLOC:
-		return ops->alloc(bs->ctx, req->off, req->len);
+		return ops->alloc(bs->ctx, req->off, req->len, req->flags & STORE_KEEP);
 	case STORE_FLUSH:
 		return ops->flush(bs->ctx);
 	case STORE_EXTENTS:

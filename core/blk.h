@@ -21,7 +21,8 @@ struct blk_ops {
 	int (*pwrite)(void *ctx, const void *buf, uint32_t len, uint64_t off, bool fua);
 	/* keep: blocks that are allocated stay reserved. */
 	int (*zero)(void *ctx, uint64_t off, uint64_t len, bool keep, bool fua);
-	int (*alloc)(void *ctx, uint64_t off, uint64_t len);
+	/* keep: what stat calls size stays as it is; else it becomes off + len if it was less. */
+	int (*alloc)(void *ctx, uint64_t off, uint64_t len, bool keep);
 	int (*flush)(void *ctx);
 	/* Optional; NULL: one allocated extent. */
 	int (*extents)(void *ctx, uint64_t off, uint64_t len, struct extent *extents, unsigned max,

@@ -287,6 +287,11 @@ static void fault_interrupt(struct store *store, struct store_req *req)
 	}
 }
 
+static void *fault_lend(struct store *store, uint64_t off, uint32_t len)
+{
+	return store_lend(((struct fault *)store)->lower, off, len);
+}
+
 static int fault_stat(struct store *store, struct store_stat *ret_stat)
 {
 	return store_stat(((struct fault *)store)->lower, ret_stat);
@@ -305,6 +310,7 @@ static const struct store_ops fault_ops = {
     .name = "fault",
     .submit = fault_submit,
     .interrupt = fault_interrupt,
+    .lend = fault_lend,
     .stat = fault_stat,
     .destroy = fault_destroy,
 };

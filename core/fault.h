@@ -25,7 +25,7 @@
 
 enum {
 	FAULT_RULES_MAX = 16,
-	FAULT_SLOTS = 1024, /* requests that can be failed late, torn, delayed or held at once */
+	FAULT_SLOTS = 2048, /* requests that can be failed late, torn, delayed or held at once */
 };
 
 #define FAULT_OP(op) (1u << (op))

@@ -6,8 +6,8 @@
  * polls first when polling pays: an idle gap (from the end of a round to the next event) that is
  * shorter than spin_us earns credit, a longer one costs credit, and without credit the loop sleeps at
  * once.  So an idle loop uses no CPU, and one that serves requests back to back never pays for a
- * wake-up.  While it polls it yields: on a machine with fewer CPUs than busy threads the peer that it
- * waits for must get to run.
+ * wake-up.  While it polls it yields, and when that shows that another thread wants the CPU it sleeps:
+ * polling is for CPUs that would be idle, where a wake-up is expensive.
  *
  * Invariants:
  *   1. lfd->loop is set exactly while the descriptor is in the epoll set.
@@ -32,6 +32,7 @@ enum {
 	EVENTS_MAX = 64,
 	CREDIT_MAX = 64,
 	CREDIT_GAIN = 4, /* for a gap that polling bridges; one that it does not costs 1 */
+	YIELD_BUSY_NS = 4000, /* a sched_yield that takes longer has let somebody else run */
 };
 
 struct loop {
@@ -365,14 +366,19 @@ static uint64_t timer_wait_ns(const struct loop *loop, uint64_t now)
 	return loop->timers[0]->at_ns > now ? loop->timers[0]->at_ns - now : 0;
 }
 
-/* Polls for up to spin_ns; true if an event or a posted task came. */
+/* Polls for up to spin_ns, as long as nobody else wants the CPU; true if an event or a posted task
+ * came. */
 static bool spin(struct loop *loop, uint64_t start)
 {
+	uint64_t now = start, before;
+
 	do {
 		if (poll_events(loop, 0) || atomic_load(&loop->posted_any))
 			return true;
+		before = now;
 		sched_yield();
-	} while (loop_now_ns() - start < loop->spin_ns);
+		now = loop_now_ns();
+	} while (now - start < loop->spin_ns && now - before < YIELD_BUSY_NS);
 	return false;
 }
 

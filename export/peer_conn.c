@@ -32,6 +32,7 @@
 #include "core/frame.h"
 #include "core/local_pool.h"
 #include "core/log.h"
+#include "core/region.h"
 #include "export/session.h"
 
 enum {
@@ -344,9 +345,16 @@ static int bad_frame(struct peer_conn *pc, const char *why)
 	return -EPROTO;
 }
 
-/* What a write of zeros is for a region: unallocated blocks stay so, others keep their space. */
+/* What a write of zeros is for a region: unallocated blocks stay so, others keep their space.  Beyond the
+ * region's end it is a write like any other, which makes the region and its bytes longer. */
 static void start_zeros(struct store_req *sreq, struct handle *handle)
 {
+	const struct region *region = ((struct region_handle *)handle)->region;
+
+	if (sreq->off + sreq->len > atomic_load(&region->size)) {
+		sreq->buf = (void *)(uintptr_t)store_zeros;
+		return;
+	}
 	sreq->op = STORE_ZERO;
 	sreq->flags |= STORE_KEEP;
 }

@@ -25,7 +25,6 @@
 #include "core/uri.h"
 #include "mount/busy.h"
 #include "mount/control.h"
-#include "mount/loopdev.h"
 #include "mount/memroom.h"
 #include "mount/swapdev.h"
 
@@ -42,8 +41,8 @@ static bool is_interrupted(const struct attach *attach)
 	return attach->interrupted && *attach->interrupted;
 }
 
-static void region_file(const struct runstate *state, const struct runstate_device *dev,
-    char file[FILE_MAX])
+static void region_file(
+    const struct runstate *state, const struct runstate_device *dev, char file[FILE_MAX])
 {
 	snprintf(file, FILE_MAX, "%s/%s", state->dir, dev->region);
 }
@@ -88,7 +87,8 @@ static int reserve(int fd, const char *file, uint64_t size, bool grow, struct er
 }
 
 /* A region that is there already: may it become swap of wanted bytes (0: as large as it is)? */
-static int check_existing(int fd, const char *file, uint64_t wanted, uint64_t *ret_size, struct err *err)
+static int check_existing(
+    int fd, const char *file, uint64_t wanted, uint64_t *ret_size, struct err *err)
 {
 	char has[SIZE_TEXT_MAX], want[SIZE_TEXT_MAX];
 	enum swapdev_content content;
@@ -109,8 +109,9 @@ static int check_existing(int fd, const char *file, uint64_t wanted, uint64_t *r
 		    "it to have it made anew",
 		    file, size_format((uint64_t)st.st_size, has), size_format(wanted, want));
 	if (st.st_size < MOUNT_SWAP_MIN)
-		return err_set(err, -EINVAL, "%s has %s, which is too little for swap (at least %s)",
-		    file, size_format((uint64_t)st.st_size, has), size_format(MOUNT_SWAP_MIN, want));
+		return err_set(err, -EINVAL,
+		    "%s has %s, which is too little for swap (at least %s)", file,
+		    size_format((uint64_t)st.st_size, has), size_format(MOUNT_SWAP_MIN, want));
 	res = swapdev_content(fd, (uint64_t)st.st_size, &content);
 	if (res)
 		return err_sys(err, res, "%s: cannot read it", file);
@@ -153,6 +154,22 @@ static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct e
 
 /* ---- one device -------------------------------------------------------------------------------- */
 
+/* From wanted to pinned: the region's name must be known to the daemon meanwhile. */
+static int pin_region(const struct attach *attach, const struct runstate_device *dev,
+    const char *file, struct err *err)
+{
+	int fd = open(file, O_PATH | O_CLOEXEC);
+	int res;
+
+	if (fd < 0 && errno == ENOENT)
+		return err_set(err, -ENOENT, "%s: there is no such region", file);
+	if (fd < 0)
+		return err_sys(err, -errno, "%s", file);
+	res = set_pin(attach, dev, true, err);
+	close(fd);
+	return res;
+}
+
 /* From pinned to recorded. */
 static int put_on_loop(
     const struct attach *attach, struct runstate_device *dev, const char *file, struct err *err)
@@ -180,7 +197,28 @@ static bool is_on(const struct loopdev *loop, const char *file)
 	size_t len = strlen(file);
 
 	return !strncmp(loop->file, file, len) &&
-	    (loop->file[len] == '\0' || !strcmp(loop->file + len, " (deleted)"));
+	       (loop->file[len] == '\0' || !strcmp(loop->file + len, " (deleted)"));
+}
+
+/* Is it on this region of a mount that was detached (umount -l)?  Its files' names are then counted from
+ * the mount's own root; a file that is really there under that name is somebody else's. */
+static bool is_on_detached(const struct loopdev *loop, const char *region)
+{
+	return loop->file[0] == '/' && !strcmp(loop->file + 1, region) && access(loop->file, F_OK);
+}
+
+int attach_inspect(
+    const struct runstate *state, const struct runstate_device *dev, struct loopdev *ret_loop)
+{
+	char file[FILE_MAX];
+	struct loopdev loop;
+
+	region_file(state, dev, file);
+	if (!dev->device[0] || loopdev_inspect(dev->device, &loop) ||
+	    (!is_on(&loop, file) && !is_on_detached(&loop, dev->region)))
+		return -ENXIO;
+	*ret_loop = loop;
+	return 0;
 }
 
 /* The device that dev's region is on, also if it was never recorded: dev->device may be "" after. */
@@ -189,9 +227,9 @@ static void find_device(const struct runstate *state, struct runstate_device *de
 	char file[FILE_MAX];
 	struct loopdev loop;
 
-	region_file(state, dev, file);
-	if (dev->device[0] && loopdev_inspect(dev->device, &loop) == 0 && is_on(&loop, file))
+	if (attach_inspect(state, dev, &loop) == 0)
 		return;
+	region_file(state, dev, file);
 	dev->device[0] = '\0';
 	if (loopdev_find(file, &loop) == 0)
 		strcpy(dev->device, loop.path);
@@ -227,7 +265,7 @@ static int attach_one(
 	int res;
 
 	region_file(attach->state, dev, file);
-	res = set_pin(attach, dev, true, err);
+	res = pin_region(attach, dev, file, err);
 	if (res == 0)
 		res = put_on_loop(attach, dev, file, err);
 	if (res == 0 && dev->swap && format)
@@ -241,8 +279,8 @@ static int attach_one(
 	return res;
 }
 
-static int attach_swap(const struct attach *attach, struct runstate_device *dev, uint64_t swap_size,
-    struct err *err)
+static int attach_swap(
+    const struct attach *attach, struct runstate_device *dev, uint64_t swap_size, struct err *err)
 {
 	char file[FILE_MAX];
 	bool made = false;

@@ -77,7 +77,7 @@ static bool has_mapping(const char *proc, dev_t dev)
 	while (!found && getline(&line, &room, in) >= 0) {
 		unsigned major_nr, minor_nr;
 		found = sscanf(line, "%*s %*s %*s %x:%x", &major_nr, &minor_nr) == 2 &&
-		    makedev(major_nr, minor_nr) == dev;
+			makedev(major_nr, minor_nr) == dev;
 	}
 	free(line);
 	fclose(in);
@@ -163,14 +163,14 @@ static bool loops_each(void *ctx, const struct loopdev *loop)
 		if (!strcmp(loops->known[i], loop->path))
 			return true;
 	}
-	snprintf(loops->text, BUSY_TEXT_MAX, "the loop device %s is on %.150s (losetup -d detaches it)",
-	    loop->path, loop->file);
+	snprintf(loops->text, BUSY_TEXT_MAX,
+	    "the loop device %s is on %.150s (losetup -d detaches it)", loop->path, loop->file);
 	loops->found = true;
 	return false;
 }
 
-bool busy_mount(const char *dir, dev_t dev, const char *const *known_devices,
-    char text[BUSY_TEXT_MAX])
+bool busy_mount(
+    const char *dir, dev_t dev, const char *const *known_devices, char text[BUSY_TEXT_MAX])
 {
 	struct inner inner = {.dir = dir, .text = text};
 	struct loops loops = {.dir = dir, .known = known_devices, .text = text};

@@ -17,8 +17,8 @@ enum { BUSY_TEXT_MAX = 256 };
  * device that is not among the known ones (NULL at the end), or a process.  text: "process 123 (bash)
  * has its working directory there".  False if nobody was found (which does not prove that there is
  * nobody: other mount namespaces cannot be seen). */
-bool busy_mount(const char *dir, dev_t dev, const char *const *known_devices,
-    char text[BUSY_TEXT_MAX]);
+bool busy_mount(
+    const char *dir, dev_t dev, const char *const *known_devices, char text[BUSY_TEXT_MAX]);
 
 /* Finds a user of the block device /dev/NAME other than the swap that is ours: "it is mounted at
  * /srv". swap_too: count being swap as a use. */

@@ -23,7 +23,8 @@ struct smallest {
 	char *group;
 };
 
-static void look_at(const char *root, const char *group, const char *file, struct smallest *smallest)
+static void look_at(
+    const char *root, const char *group, const char *file, struct smallest *smallest)
 {
 	char path[PATH_MAX];
 	uint64_t limit;

@@ -34,7 +34,8 @@ static int abort_mount(const char *text, struct err *err)
 	control_command(path, "forget-donor", NULL, FORGET_MS, &ignored);
 	res = fusectl_abort(fusectl_connection(info.dev), err);
 	if (res == -ENOENT)
-		return err_set(err, res, "%s: its connection is ended already: umount %s", dir, dir);
+		return err_set(
+		    err, res, "%s: its connection is ended already: umount %s", dir, dir);
 	if (res == 0)
 		printf("%s: aborted; `umount %s` removes the mount\n", dir, dir);
 	return res;

@@ -27,6 +27,7 @@ enum { LOCK_MS = 5000 };
 struct mount_args {
 	struct mount_conf *conf;
 	bool foreground, fake, help;
+	bool mdoc; /* print the options as source for the man page */
 	char *ns, *type;
 };
 
@@ -46,6 +47,7 @@ static int take_options(void *ctx, const struct opt *opt, const char *value, str
 	{.name = "no-mtab", .letter = 'n', .type = OPT_IGNORE}, \
 	{.name = "verbose", .letter = 'v', .type = OPT_IGNORE}, \
 	{.name = "sloppy", .letter = 's', .type = OPT_IGNORE}, \
+	{.name = "mdoc", .type = OPT_FLAG, AT(mdoc)}, \
 	{.name = "help", .letter = 'h', .type = OPT_FLAG, AT(help), .help = "print this"}
 
 static const struct opt command_table[] = {
@@ -79,8 +81,8 @@ static int check_fuse(struct err *err)
 	if (fd < 0 && (errno == EPERM || errno == EACCES))
 		return err_sys(err, -errno, "/dev/fuse (does a container forbid the device?)");
 	if (fd < 0)
-		return err_sys(err, -errno,
-		    "/dev/fuse: this kernel offers no FUSE (try: modprobe fuse)");
+		return err_sys(
+		    err, -errno, "/dev/fuse: this kernel offers no FUSE (try: modprobe fuse)");
 	close(fd);
 	return 0;
 }
@@ -93,12 +95,14 @@ static int check_dir(const char *text, struct mount_conf *conf, struct err *err)
 	int res = mountinfo_resolve(text, conf->dir, err);
 
 	if (res == -ENOENT)
-		return err_set(err, res, "%s: there is no such directory (mkdir -p makes it)", text);
+		return err_set(
+		    err, res, "%s: there is no such directory (mkdir -p makes it)", text);
 	if (res)
 		return res;
 	if (mountinfo_find(conf->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE))
-		return err_set(err, -EBUSY, "%s is a remram mount already (of %s): unmount it first",
-		    conf->dir, info.source);
+		return err_set(err, -EBUSY,
+		    "%s is a remram mount already (of %s): unmount it first", conf->dir,
+		    info.source);
 	if (stat(conf->dir, &st))
 		return err_sys(err, -errno, "%s", conf->dir);
 	if (!S_ISDIR(st.st_mode))
@@ -124,8 +128,9 @@ static int clear_stale(const struct mount_conf *conf, struct err *err)
 	if (res)
 		return res;
 	if (strcmp(state.dir, conf->dir))
-		return err_set(err, -EEXIST, "%s and %s have the same name %s: choose another place",
-		    conf->dir, state.dir, conf->run_dir);
+		return err_set(err, -EEXIST,
+		    "%s and %s have the same name %s: choose another place", conf->dir, state.dir,
+		    conf->run_dir);
 	return unmount_run(&unmount, note, err);
 }
 
@@ -204,7 +209,7 @@ static int parse(int argc, char **argv, bool helper, const char *const *schemes,
 		return err_sys(err, -ENOMEM, "remram mount");
 	mount_conf_init(args->conf);
 	res = opts_argv(&opts, argc, argv, &operands, err);
-	if (res || args->help)
+	if (res || args->help || args->mdoc)
 		return res;
 	if (operands != 2)
 		return err_set(err, -EINVAL,
@@ -228,6 +233,8 @@ int cmd_mount(int argc, char **argv, bool helper, const char *const *schemes)
 		exit_code = MOUNT_EX_USAGE;
 	else if (args.help)
 		print_help(helper, stdout);
+	else if (args.mdoc)
+		mount_conf_mdoc(stdout);
 	else
 		exit_code = make_mount(&args, argv[2], &err);
 	if (args.conf)

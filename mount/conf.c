@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 
 #include "core/store.h"
+#include "mount/runstate.h"
 
 enum {
 	READ_AHEAD_MAX = 256 << 20,
@@ -49,6 +50,10 @@ static int check_region(const char *name, struct err *err)
 		return err_set(err, -EINVAL,
 		    "no region can have this name (1 to %d bytes, no '/', not . or ..)",
 		    POOL_NAME_MAX);
+	if (!runstate_name_ok(name))
+		return err_set(err, -EINVAL,
+		    "a region of this name cannot be attached, as a file of the mount's own has it "
+		    "under /run/remram: rename the region");
 	return 0;
 }
 
@@ -75,8 +80,8 @@ static int add_lsm_option(void *ctx, const struct opt *opt, const char *value, s
 	struct mount_conf *conf = ctx;
 	size_t len = strlen(conf->lsm_options), room = sizeof(conf->lsm_options) - len;
 
-	if ((size_t)snprintf(conf->lsm_options + len, room, "%s%s=%s", len ? "," : "", opt->name,
-		value) >= room)
+	if ((size_t)snprintf(
+		conf->lsm_options + len, room, "%s%s=%s", len ? "," : "", opt->name, value) >= room)
 		return err_set(err, -EINVAL, "is too long");
 	return 0;
 }
@@ -200,8 +205,8 @@ static int check_swap(const struct mount_conf *conf, struct err *err)
 	unsigned i;
 
 	if (conf->swap_size % STORE_BLOCK)
-		return err_set(err, -EINVAL, "option 'size': must be a multiple of %d bytes",
-		    STORE_BLOCK);
+		return err_set(
+		    err, -EINVAL, "option 'size': must be a multiple of %d bytes", STORE_BLOCK);
 	if (conf->swap && conf->read_only)
 		return err_set(err, -EINVAL, "options 'swap' and 'ro' exclude each other");
 	for (i = 0; conf->swap && i < conf->loop_count; i++) {

@@ -28,8 +28,8 @@ enum {
 struct mount_conf {
 	struct mount_source source;
 	char dir[PATH_MAX]; /* the mount point: absolute, no symlinks */
-	char run_dir[MOUNT_RUN_DIR_MAX]; /* /run/remram/ID: exists when serve() is called; the control
-					    socket is run_dir/control */
+	/* /run/remram/ID: exists when serve() is called; the control socket is run_dir/control. */
+	char run_dir[MOUNT_RUN_DIR_MAX];
 
 	/* How the mount behaves. */
 	bool read_only;
@@ -41,7 +41,8 @@ struct mount_conf {
 	uint32_t spin_us;
 	bool lock_memory; /* the daemon locks itself into memory: set by swap, loop and mlock */
 	unsigned long mount_flags; /* MS_RDONLY, MS_NOSUID, MS_NOATIME, …: for mount(2) */
-	char lsm_options[MOUNT_LSM_MAX]; /* "context=…,fscontext=…": for mount(2)'s data; "" if none */
+	/* "context=…,fscontext=…": for mount(2)'s data; "" if none. */
+	char lsm_options[MOUNT_LSM_MAX];
 
 	/* The process. */
 	bool foreground;

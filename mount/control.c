@@ -94,8 +94,7 @@ static void answer(struct client *client)
 		answer_pin(client, line + 6, false);
 	} else if (!strcmp(line, "forget-donor")) {
 		control->ops->forget_donor(control->ctx);
-		client->answer_len =
-		    (size_t)snprintf(client->answer, sizeof(client->answer), "ok");
+		client->answer_len = (size_t)snprintf(client->answer, sizeof(client->answer), "ok");
 	} else {
 		client->answer_len = (size_t)snprintf(
 		    client->answer, sizeof(client->answer), "error: unknown request");
@@ -140,9 +139,8 @@ static void client_read(struct client *client)
 		*end = '\0';
 		answer(client);
 		client_write(client);
-	} else if (client->line_len == sizeof(client->line)) {
-		client_close(client);
 	}
+	/* A line that fills the buffer without an end leaves no room: the next recv gives 0. */
 }
 
 static void client_ready(struct loop_fd *lfd, uint32_t events)
@@ -186,8 +184,8 @@ static void listener_ready(struct loop_fd *lfd, uint32_t events)
 		close(fd);
 		return;
 	}
-	loop_timer_set(control->loop, &client->timer,
-	    loop_now_ns() + CONTROL_PATIENCE_MS * UINT64_C(1000000));
+	loop_timer_set(
+	    control->loop, &client->timer, loop_now_ns() + CONTROL_PATIENCE_MS * UINT64_C(1000000));
 }
 
 static void clients_init(struct control *control)

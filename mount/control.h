@@ -50,12 +50,12 @@ void control_destroy(struct control *control);
 /* Client side: sends line, puts the whole answer (NUL-terminated, without the last newline, malloc'ed,
  * caller frees) into *ret_answer.  Waits at most timeout_ms: -ETIMEDOUT.  -ECONNREFUSED, -ENOENT: no
  * daemon there. */
-int control_ask(const char *path, const char *line, unsigned timeout_ms, char **ret_answer,
-    struct err *err);
+int control_ask(
+    const char *path, const char *line, unsigned timeout_ms, char **ret_answer, struct err *err);
 
 /* The same for requests that are answered "ok": an answer "error: …" becomes -EREMOTEIO with that
  * text.  name: NULL, or what is percent-escaped and appended to verb. */
-int control_command(const char *path, const char *verb, const char *name, unsigned timeout_ms,
-    struct err *err);
+int control_command(
+    const char *path, const char *verb, const char *name, unsigned timeout_ms, struct err *err);
 
 #endif

@@ -115,8 +115,8 @@ static int ask(const struct sockaddr_un *addr, const char *line, uint64_t end_ms
 	return res;
 }
 
-int control_ask(const char *path, const char *line, unsigned timeout_ms, char **ret_answer,
-    struct err *err)
+int control_ask(
+    const char *path, const char *line, unsigned timeout_ms, char **ret_answer, struct err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	char *answer;
@@ -135,15 +135,15 @@ int control_ask(const char *path, const char *line, unsigned timeout_ms, char **
 	}
 	free(answer);
 	if (res == -ETIMEDOUT)
-		return err_set(err, res, "%s: the daemon does not answer within %u ms", path,
-		    timeout_ms);
+		return err_set(
+		    err, res, "%s: the daemon does not answer within %u ms", path, timeout_ms);
 	if (res == -ECONNREFUSED || res == -ENOENT)
 		return err_set(err, res, "%s: no daemon is running", path);
 	return err_sys(err, res, "%s: asking the daemon", path);
 }
 
-int control_command(const char *path, const char *verb, const char *name, unsigned timeout_ms,
-    struct err *err)
+int control_command(
+    const char *path, const char *verb, const char *name, unsigned timeout_ms, struct err *err)
 {
 	char line[CONTROL_LINE_MAX], escaped[POOL_NAME_MAX * 3 + 1] = "", *text;
 	int res;
@@ -155,8 +155,7 @@ int control_command(const char *path, const char *verb, const char *name, unsign
 	if (res)
 		return res;
 	if (strcmp(text, "ok"))
-		res = err_set(err, -EREMOTEIO, "%s",
-		    strncmp(text, "error: ", 7) ? text : text + 7);
+		res = err_set(err, -EREMOTEIO, "%s", strncmp(text, "error: ", 7) ? text : text + 7);
 	free(text);
 	return res;
 }

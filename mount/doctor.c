@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PRINT_WIDTH = 80, FOUND_COLUMN = 31, ADVICE_COLUMN = 10 };
+
 static const char *const level_names[] = {"pass", "note", "warn", "fail"};
 
 void doctor_init(struct doctor *doctor)
@@ -73,6 +75,28 @@ enum doctor_level doctor_worst(const struct doctor *doctor)
 	return worst;
 }
 
+/* Prints text at the current column, broken at spaces, further lines indented. */
+static void print_wrapped(const char *text, unsigned column, unsigned indent, FILE *out)
+{
+	while (*text) {
+		size_t len = strcspn(text, " ");
+		if (column + len >= PRINT_WIDTH && column > indent) {
+			fprintf(out, "\n%*s", (int)indent, "");
+			column = indent;
+		}
+		fprintf(out, "%.*s", (int)len, text);
+		column += (unsigned)len;
+		text += len;
+		if (*text == ' ') {
+			text++;
+			if (column + strcspn(text, " ") + 1 < PRINT_WIDTH)
+				putc(' ', out);
+			column++;
+		}
+	}
+	putc('\n', out);
+}
+
 void doctor_print(const struct doctor *doctor, FILE *out)
 {
 	unsigned i;
@@ -81,10 +105,12 @@ void doctor_print(const struct doctor *doctor, FILE *out)
 		const struct doctor_finding *finding = &doctor->findings[i];
 		if (i == 0 || strcmp(finding->where, finding[-1].where))
 			fprintf(out, "%s%s\n", i ? "\n" : "", finding->where);
-		fprintf(out, "  %s  %-22s %s\n", level_names[finding->level], finding->check,
-		    finding->found);
-		if (finding->advice[0])
-			fprintf(out, "        → %s\n", finding->advice);
+		fprintf(out, "  %s  %-22s ", level_names[finding->level], finding->check);
+		print_wrapped(finding->found, FOUND_COLUMN, FOUND_COLUMN, out);
+		if (!finding->advice[0])
+			continue;
+		fputs("        → ", out);
+		print_wrapped(finding->advice, ADVICE_COLUMN, ADVICE_COLUMN, out);
 	}
 }
 

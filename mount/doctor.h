@@ -39,8 +39,8 @@ void doctor_init(struct doctor *doctor);
 void doctor_fini(struct doctor *doctor);
 
 /* Adds a finding.  check is kept, not copied. Memory that runs out ends the process. */
-void doctor_add(struct doctor *doctor, enum doctor_level level, const char *check,
-    const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+void doctor_add(struct doctor *doctor, enum doctor_level level, const char *check, const char *fmt,
+    ...) __attribute__((format(printf, 4, 5)));
 /* What to do about the finding that was added last; not kept if that is a pass. */
 void doctor_advise(struct doctor *doctor, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

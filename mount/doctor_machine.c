@@ -85,7 +85,8 @@ static void check_request_timeout(struct doctor *doctor)
 		snprintf(path, sizeof(path), "/proc/sys/fs/fuse/%s", files[i]);
 		if (sys_read_u64(path, &value) == 0 && value) {
 			doctor_add(doctor, DOCTOR_FAIL, "FUSE request timeout",
-			    "fs.fuse.%s is %" PRIu64 " s: the kernel ends the mount when the donor is "
+			    "fs.fuse.%s is %" PRIu64
+			    " s: the kernel ends the mount when the donor is "
 			    "away for longer",
 			    files[i], value);
 			doctor_advise(doctor, "sysctl fs.fuse.%s=0, before mounting", files[i]);
@@ -130,23 +131,15 @@ struct trial {
 	struct err lock_err;
 };
 
-static void *try_all(void *ctx)
-{
-	struct trial *trial = ctx;
-
-	lockmem_prepare(&trial->refused);
-	trial->lock_code = lockmem_lock(&trial->lock_err);
-	return NULL;
-}
-
-/* Runs try_all in a child; *trial is shared with it. */
+/* Fills *trial, which is shared with the child that tries. */
 static bool run_trial(struct trial *trial)
 {
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		try_all(trial);
+		lockmem_prepare(&trial->refused);
+		trial->lock_code = lockmem_lock(&trial->lock_err);
 		_exit(0);
 	}
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status);
@@ -179,16 +172,16 @@ static void report_trial(struct doctor *doctor, const struct trial *trial)
 
 static void check_process(struct doctor *doctor)
 {
-	struct trial *trial = mmap(NULL, sizeof(*trial), PROT_READ | PROT_WRITE,
-	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct trial *trial =
+	    mmap(NULL, sizeof(*trial), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (trial == MAP_FAILED)
 		return;
 	if (run_trial(trial))
 		report_trial(doctor, trial);
 	else
-		doctor_add(doctor, DOCTOR_FAIL, "locking memory",
-		    "a process that tried it was killed");
+		doctor_add(
+		    doctor, DOCTOR_FAIL, "locking memory", "a process that tried it was killed");
 	munmap(trial, sizeof(*trial));
 }
 
@@ -220,8 +213,8 @@ static void check_watermark(struct doctor *doctor)
 
 	if (sys_read_u64("/proc/sys/vm/watermark_scale_factor", &value))
 		return;
-	doctor_add(doctor, value >= WATERMARK_SCALE ? DOCTOR_PASS : DOCTOR_NOTE,
-	    "watermark scale", "vm.watermark_scale_factor is %" PRIu64, value);
+	doctor_add(doctor, value >= WATERMARK_SCALE ? DOCTOR_PASS : DOCTOR_NOTE, "watermark scale",
+	    "vm.watermark_scale_factor is %" PRIu64, value);
 	doctor_advise(doctor,
 	    "sysctl vm.watermark_scale_factor=%d starts swapping earlier, so that fewer programs "
 	    "wait for it",
@@ -248,10 +241,10 @@ static void check_readahead(struct doctor *doctor)
 	sys_read_text("/sys/kernel/mm/swap/vma_ra_enabled", vma, sizeof(vma));
 	doctor_add(doctor, cluster >= 5 ? DOCTOR_PASS : DOCTOR_NOTE, "swap readahead",
 	    "vm.page-cluster is %" PRIu64 ", vma_ra_enabled is %s", cluster, vma);
-	doctor_advise(doctor,
-	    "only if the donor is a millisecond away and programs read in order: "
-	    "echo false > /sys/kernel/mm/swap/vma_ra_enabled; sysctl vm.page-cluster=8 (both hold for "
-	    "all swap)");
+	doctor_advise(doctor, "only if the donor is a millisecond away and programs read in order: "
+			      "echo false > /sys/kernel/mm/swap/vma_ra_enabled; sysctl "
+			      "vm.page-cluster=8 (both hold for "
+			      "all swap)");
 }
 
 static void check_zswap(struct doctor *doctor)
@@ -279,8 +272,10 @@ static void check_hibernation(struct doctor *doctor)
 		doctor_add(doctor, DOCTOR_PASS, "hibernation", "not to a loop device");
 		return;
 	}
-	doctor_add(doctor, DOCTOR_WARN, "hibernation", "the resume device is /dev/loop%u", minor_nr);
-	doctor_advise(doctor, "take resume= to another device: a donor's swap cannot be resumed from");
+	doctor_add(
+	    doctor, DOCTOR_WARN, "hibernation", "the resume device is /dev/loop%u", minor_nr);
+	doctor_advise(
+	    doctor, "take resume= to another device: a donor's swap cannot be resumed from");
 }
 
 void doctor_machine(struct doctor *doctor)

@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/uri.h"
+#include "mount/attach.h"
 #include "mount/cgroup.h"
 #include "mount/fusectl.h"
 #include "mount/loopdev.h"
@@ -22,15 +23,15 @@
 #include "mount/sys.h"
 
 enum {
-	BACKGROUND_LEAST = 256, /* with the kernel's default of 12 a loop device is 5 times slower */
+	BACKGROUND_LEAST =
+	    256, /* with the kernel's default of 12 a loop device is 5 times slower */
 	READ_AHEAD_LEAST_KB = 1024,
 	LOCKED_PCT = 90,
 };
 
 static bool check_daemon(struct doctor *doctor, const struct status *status)
 {
-	const char *state =
-	    json_string(json_find(status->daemon, "connection.state"), "connected");
+	const char *state = json_string(json_find(status->daemon, "connection.state"), "connected");
 
 	if (status->health != STATUS_LIVE) {
 		doctor_add(doctor, DOCTOR_FAIL, "daemon", "%.300s",
@@ -46,7 +47,8 @@ static bool check_daemon(struct doctor *doctor, const struct status *status)
 		doctor_add(doctor, DOCTOR_PASS, "donor", "connected");
 	else
 		doctor_add(doctor, DOCTOR_FAIL, "donor", "not connected (%s)", state);
-	doctor_advise(doctor, "see that the donor runs and can be reached; umount -f gives up on it");
+	doctor_advise(
+	    doctor, "see that the donor runs and can be reached; umount -f gives up on it");
 	return true;
 }
 
@@ -91,8 +93,8 @@ static void check_cgroup(struct doctor *doctor, pid_t pid)
 	}
 	doctor_add(doctor, DOCTOR_WARN, "memory cgroup", "the daemon is limited to %s by %.200s",
 	    size_format(limit, size), group);
-	doctor_advise(doctor,
-	    "when the group is full the daemon waits for its own swap: mount from outside the group");
+	doctor_advise(doctor, "when the group is full the daemon waits for its own swap: mount "
+			      "from outside the group");
 }
 
 static void check_background(struct doctor *doctor, unsigned connection)
@@ -106,7 +108,8 @@ static void check_background(struct doctor *doctor, unsigned connection)
 		doctor_add(doctor, value >= BACKGROUND_LEAST ? DOCTOR_PASS : DOCTOR_WARN,
 		    "max_background", "%" PRIu64, value);
 	doctor_advise(doctor,
-	    "echo %d > /sys/fs/fuse/connections/%u/max_background: it bounds what a loop device has "
+	    "echo %d > /sys/fs/fuse/connections/%u/max_background: it bounds what a loop device "
+	    "has "
 	    "in flight",
 	    BACKGROUND_LEAST, connection);
 }
@@ -132,18 +135,19 @@ static void check_device(struct doctor *doctor, const struct loopdev *loop)
 	char size[SIZE_TEXT_MAX];
 
 	if (on)
-		doctor_add(doctor, DOCTOR_PASS, "swap", "%s on %s, %.200s", size_format(swap.size, size),
-		    loop->path, loop->file);
+		doctor_add(doctor, DOCTOR_PASS, "swap", "%s on %s, %.200s",
+		    size_format(swap.size, size), loop->path, loop->file);
 	else
-		doctor_add(doctor, DOCTOR_PASS, "loop device", "%s on %.200s", loop->path, loop->file);
-	doctor_add(doctor, loop->direct_io ? DOCTOR_PASS : DOCTOR_FAIL, "direct I/O", "%s on %s",
-	    loop->direct_io ? "on" : "OFF", loop->path);
+		doctor_add(
+		    doctor, DOCTOR_PASS, "loop device", "%s on %.200s", loop->path, loop->file);
+	doctor_add(doctor, loop->direct_io ? DOCTOR_PASS : DOCTOR_FAIL, "direct I/O", "%s: %s",
+	    loop->path, loop->direct_io ? "on" : "OFF");
 	doctor_advise(doctor,
 	    "without it swapping out frees no memory, and one request runs at a time: losetup "
 	    "--direct-io=on %s",
 	    loop->path);
 	doctor_add(doctor, loop->block_size == LOOPDEV_BLOCK ? DOCTOR_PASS : DOCTOR_WARN,
-	    "block size", "%u on %s", loop->block_size, loop->path);
+	    "block size", "%s: %u bytes", loop->path, loop->block_size);
 	doctor_advise(doctor, "attach it with losetup --sector-size %d", LOOPDEV_BLOCK);
 }
 
@@ -165,28 +169,26 @@ static bool device_each(void *ctx, const struct loopdev *loop)
 	return true;
 }
 
-static void check_recorded(struct doctor *doctor, const struct runstate *state)
+/* Is what the mount command attached still there? */
+static void check_recorded(
+    struct doctor *doctor, const struct runstate *state, const struct runstate_device *dev)
 {
-	unsigned i;
+	struct loopdev loop;
+	struct swapdev swap;
 
-	for (i = 0; i < state->device_count; i++) {
-		const struct runstate_device *dev = &state->devices[i];
-		struct loopdev loop;
-		struct swapdev swap;
-		if (loopdev_inspect(dev->device, &loop))
-			doctor_add(doctor, DOCTOR_FAIL, "loop device",
-			    "region %.100s is not attached any more", dev->region);
-		else if (dev->swap && swapdev_find(dev->device, &swap, NULL))
-			doctor_add(doctor, DOCTOR_FAIL, "swap", "%s is not switched on any more",
-			    dev->device);
-		else if (dev->swap)
-			doctor_add(doctor, dev->discard ? DOCTOR_PASS : DOCTOR_NOTE, "discard", "%s",
-			    dev->discard ? "on" : "off");
-		doctor_advise(doctor, "%s",
-		    dev->swap && loopdev_inspect(dev->device, &loop) == 0 &&
-			    swapdev_find(dev->device, &swap, NULL) == 0
-			? "mount with discard to give memory back to the donor as swap empties"
-			: "unmount and mount again");
+	if (attach_inspect(state, dev, &loop)) {
+		doctor_add(doctor, DOCTOR_FAIL, "loop device",
+		    "region %.100s is not attached any more", dev->region);
+		doctor_advise(doctor, "unmount and mount again");
+	} else if (dev->swap && swapdev_find(dev->device, &swap, NULL)) {
+		doctor_add(
+		    doctor, DOCTOR_FAIL, "swap", "%s is not switched on any more", dev->device);
+		doctor_advise(doctor, "swapon %s, or unmount and mount again", dev->device);
+	} else if (dev->swap) {
+		doctor_add(doctor, dev->discard ? DOCTOR_PASS : DOCTOR_NOTE, "discard", "%s",
+		    dev->discard ? "on" : "off");
+		doctor_advise(
+		    doctor, "mount with discard to give memory back to the donor as swap empties");
 	}
 }
 
@@ -195,13 +197,15 @@ void doctor_mount(struct doctor *doctor, const struct status *status)
 	struct devices devices = {.doctor = doctor, .dir = status->state.dir};
 	pid_t pid = (pid_t)json_number(json_find(status->daemon, "pid"), status->state.pid);
 	struct mountinfo info;
+	unsigned i;
 
 	snprintf(doctor->where, sizeof(doctor->where), "%s", status->state.dir);
 	if (!check_daemon(doctor, status) || mountinfo_find(status->state.dir, &info))
 		return;
 	check_background(doctor, fusectl_connection(info.dev));
 	check_read_ahead(doctor, info.dev);
-	check_recorded(doctor, &status->state);
+	for (i = 0; i < status->state.device_count; i++)
+		check_recorded(doctor, &status->state, &status->state.devices[i]);
 	loopdev_each(device_each, &devices);
 	if (devices.count == 0) {
 		doctor_add(doctor, DOCTOR_PASS, "loop devices", "none: no swap to be careful with");

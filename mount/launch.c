@@ -33,11 +33,11 @@
 #include "core/log.h"
 #include "mount/attach.h"
 #include "mount/cmd.h"
-#include "mount/fusectl.h"
 #include "mount/mountinfo.h"
 #include "mount/serve.h"
 #include "mount/sys.h"
 #include "mount/unmount.h"
+#include "mount/utab.h"
 
 enum { LOCK_MS = 1000, FIRST_FREE_FD = 3 };
 
@@ -55,17 +55,6 @@ struct server {
 	bool ready;
 };
 
-static volatile pid_t command_pid; /* in the foreground: whom signals go to */
-static volatile sig_atomic_t is_ready;
-
-/* In the foreground: the command unmounts; before there is a mount the process just ends. */
-static void hand_on(int signal_nr)
-{
-	if (!is_ready)
-		_exit(MOUNT_EX_USER);
-	kill(command_pid, SIGTERM);
-}
-
 static void tell(int fd, int exit_code, const char *text)
 {
 	struct outcome outcome = {.exit_code = exit_code};
@@ -73,6 +62,24 @@ static void tell(int fd, int exit_code, const char *text)
 	memcpy(outcome.text, text, strlen(text) + 1);
 	while (write(fd, &outcome, sizeof(outcome)) < 0 && errno == EINTR)
 		;
+}
+
+/* For the signal handler of a server in the foreground. */
+static volatile pid_t command_pid;
+static volatile int command_pipe;
+static volatile sig_atomic_t is_ready;
+
+/* The command unmounts; before there is a mount the process just ends. */
+static void hand_on(int signal_nr)
+{
+	int saved = errno;
+
+	if (!is_ready) {
+		tell(command_pipe, MOUNT_EX_USER, "interrupted");
+		_exit(MOUNT_EX_USER);
+	}
+	kill(command_pid, SIGTERM);
+	errno = saved;
 }
 
 static void point_to_null(int fd)
@@ -128,8 +135,10 @@ static void server_clean_up(const struct mount_conf *conf)
 	if (runstate_lock(conf->run_dir, false, 0, &lock, &ignored))
 		return;
 	if (runstate_load(conf->run_dir, &state, &ignored) == 0 && state.pid == getpid() &&
-	    state.device_count == 0)
+	    state.device_count == 0) {
+		utab_remove(conf->source.text, conf->dir);
 		runstate_remove(conf->run_dir);
+	}
 	runstate_unlock(lock);
 }
 
@@ -141,6 +150,7 @@ static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 	struct err err;
 
 	command_pid = command;
+	command_pipe = pipe;
 	umask(077);
 	signal(SIGPIPE, SIG_IGN);
 	if (conf->foreground) {
@@ -216,6 +226,18 @@ static void want_device(struct runstate *state, const struct mount_conf *conf, c
 	dev->prio = conf->swap_prio;
 }
 
+/* Without it everything works, but for umount(8). */
+static void tell_umount(const struct mount_conf *conf)
+{
+	struct err err;
+	int res = utab_add(conf->source.text, conf->dir);
+
+	if (res) {
+		err_sys(&err, res, "/run/mount/utab: unmount %s with `remram umount`", conf->dir);
+		cmd_fail(0, &err);
+	}
+}
+
 /* Writes down what is mounted, and attaches what is to be attached. */
 static int set_up(struct command *command, struct err *err)
 {
@@ -230,11 +252,11 @@ static int set_up(struct command *command, struct err *err)
 		err_set(err, -EIO, "%s: the daemon runs, but the mount is not there", conf->dir);
 		return MOUNT_EX_SOFTWARE;
 	}
+	tell_umount(conf);
 	strcpy(state->dir, conf->dir);
 	strcpy(state->source, conf->source.text);
 	state->pid = command->server;
 	state->start = sys_process_start(command->server);
-	state->connection = fusectl_connection(info.dev);
 	for (i = 0; i < conf->loop_count; i++)
 		want_device(state, conf, conf->loops[i]);
 	if (conf->swap)
@@ -257,8 +279,8 @@ static int stay(struct command *command, struct err *err)
 			continue;
 		cmd_interrupted = 0;
 		/* A `remram umount` that is at work cleans up itself. */
-		if (runstate_lock(command->conf->run_dir, false, gone ? 0 : LOCK_MS,
-			&command->lock, err))
+		if (runstate_lock(
+			command->conf->run_dir, false, gone ? 0 : LOCK_MS, &command->lock, err))
 			return MOUNT_EX_OK;
 		res = unmount_run(&command->unmount, note, err);
 		runstate_unlock(command->lock);

@@ -114,8 +114,8 @@ static int read_direct_io(int dev, bool *ret_on)
 	return 0;
 }
 
-int loopdev_attach(int fd, const char *file, bool read_only, char ret_path[LOOPDEV_PATH_MAX],
-    struct err *err)
+int loopdev_attach(
+    int fd, const char *file, bool read_only, char ret_path[LOOPDEV_PATH_MAX], struct err *err)
 {
 	unsigned flags = LO_FLAGS_DIRECT_IO | (read_only ? LO_FLAGS_READ_ONLY : 0u);
 	char path[LOOPDEV_PATH_MAX];
@@ -172,7 +172,7 @@ static bool sysfs_flag(const char *name, const char *attribute)
 	char text[8];
 
 	return sys_read_textf(text, sizeof(text), "/sys/block/%s/%s", name, attribute) > 0 &&
-	    text[0] == '1';
+	       text[0] == '1';
 }
 
 static int inspect(const char *name, struct loopdev *loop)

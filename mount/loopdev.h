@@ -30,8 +30,8 @@ struct loopdev {
 
 /* Puts the open file fd on a free loop device; file is its path, for `losetup -l`.  fails with
  * -EOPNOTSUPP if the kernel does not switch direct I/O on.  fd may be closed afterwards. */
-int loopdev_attach(int fd, const char *file, bool read_only, char ret_path[LOOPDEV_PATH_MAX],
-    struct err *err);
+int loopdev_attach(
+    int fd, const char *file, bool read_only, char ret_path[LOOPDEV_PATH_MAX], struct err *err);
 
 /* Takes the device off its file, and waits until that has happened: somebody (udev, blkid) may still
  * be looking at it.  -EBUSY after timeout_ms: it goes away when its last user does.  A device that

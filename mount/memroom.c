@@ -59,7 +59,7 @@ static bool read_number(const char *dir, const char *name, uint64_t *ret_value)
 	char path[PATH_MAX];
 
 	return (size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) < sizeof(path) &&
-	    sys_read_u64(path, ret_value) == 0;
+	       sys_read_u64(path, ret_value) == 0;
 }
 
 static bool read_stat(const char *dir, const char *key, uint64_t *ret_value)
@@ -67,7 +67,7 @@ static bool read_stat(const char *dir, const char *key, uint64_t *ret_value)
 	char path[PATH_MAX];
 
 	return (size_t)snprintf(path, sizeof(path), "%s/memory.stat", dir) < sizeof(path) &&
-	    sys_read_key(path, key, ret_value) == 0;
+	       sys_read_key(path, key, ret_value) == 0;
 }
 
 /* False if the group has no limit. */
@@ -114,8 +114,8 @@ static int check_group(const char *dir, uint64_t swap_used, uint64_t others_free
 	    size_format(group.limit, limit));
 }
 
-static int check_tree(const char *dir, unsigned depth, uint64_t swap_used, uint64_t others_free,
-    struct err *err)
+static int check_tree(
+    const char *dir, unsigned depth, uint64_t swap_used, uint64_t others_free, struct err *err)
 {
 	struct dirent *entry;
 	int res = check_group(dir, swap_used, others_free, err);

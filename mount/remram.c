@@ -22,7 +22,7 @@ static void fill_schemes(void)
 {
 	unsigned i;
 
-	for (i = 0; backend_registry[i] && i < SCHEMES_MAX; i++)
+	for (i = 0; i < SCHEMES_MAX && backend_registry[i]; i++)
 		schemes[i] = backend_registry[i]->scheme;
 }
 
@@ -35,7 +35,8 @@ static void print_usage(FILE *out)
 	      "       remram abort DIR                       end a mount that hangs\n"
 	      "       remram help | --version\n"
 	      "\n"
-	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists the\n"
+	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists "
+	      "the\n"
 	      "options.  mount -t fuse.remram, umount and /etc/fstab work as well.\n",
 	    out);
 }

@@ -7,7 +7,7 @@
  * after locking, path and descriptor must still be the same inode, else it starts again.
  *
  * mount.conf has one "key value…" line per item, values percent-escaped:
- *   dir PATH / source TEXT / pid NUMBER START / connection NUMBER
+ *   dir PATH / source TEXT / pid NUMBER START
  *   device REGION DEVICE|- swap|loop PRIO|- discard|keep rw|ro
  * Unknown keys are passed over, so that a newer version's file can be undone by this one.
  */
@@ -66,9 +66,8 @@ char *runstate_dir(const char *dir, char *buf)
 
 	escape_path(dir, id, sizeof(id));
 	if (strlen(id) > room)
-		sprintf(
-		    id + room - HASH_DIGITS - 1, "-%0*" PRIx64, HASH_DIGITS, hash_text(dir));
-	snprintf(buf, MOUNT_RUN_DIR_MAX, "%s/%s", base_dir, id);
+		sprintf(id + room - HASH_DIGITS - 1, "-%0*" PRIx64, HASH_DIGITS, hash_text(dir));
+	snprintf(buf, MOUNT_RUN_DIR_MAX, "%s/%.*s", base_dir, (int)room, id);
 	return buf;
 }
 
@@ -78,7 +77,7 @@ static bool same_inode(const char *path, int fd)
 	struct stat by_path, by_fd;
 
 	return !stat(path, &by_path) && !fstat(fd, &by_fd) && by_path.st_dev == by_fd.st_dev &&
-	    by_path.st_ino == by_fd.st_ino;
+	       by_path.st_ino == by_fd.st_ino;
 }
 
 /* One try: 0, -EWOULDBLOCK, or another error that is final. */
@@ -152,8 +151,7 @@ static void write_state(FILE *out, const struct runstate *state)
 
 	write_escaped(out, "dir", state->dir);
 	write_escaped(out, "\nsource", state->source);
-	fprintf(out, "\npid %d %" PRIu64 "\nconnection %u\n", (int)state->pid, state->start,
-	    state->connection);
+	fprintf(out, "\npid %d %" PRIu64 "\n", (int)state->pid, state->start);
 	for (i = 0; i < state->device_count; i++)
 		write_device(out, &state->devices[i]);
 }
@@ -224,8 +222,6 @@ static bool read_line(char *line, struct runstate *state)
 			return false;
 		state->pid = pid;
 	}
-	if (!strcmp(line, "connection"))
-		state->connection = (unsigned)strtoul(value, NULL, 10);
 	if (!strcmp(line, "device"))
 		return read_device(value, state);
 	return true;
@@ -257,7 +253,7 @@ int runstate_load(const char *run_dir, struct runstate *ret_state, struct err *e
 bool runstate_name_ok(const char *region)
 {
 	return strcmp(region, STATE_FILE) && strcmp(region, STATE_NEW) &&
-	    strcmp(region, CONTROL_SOCKET);
+	       strcmp(region, CONTROL_SOCKET);
 }
 
 int runstate_link(const char *run_dir, const char *region, const char *device, struct err *err)

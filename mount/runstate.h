@@ -45,8 +45,8 @@ struct runstate {
 	char dir[PATH_MAX]; /* the mount point */
 	char source[URI_TEXT_MAX];
 	pid_t pid; /* the daemon; 0: not started yet */
-	uint64_t start; /* when it started, so that its number is not mistaken (sys_process_start) */
-	unsigned connection; /* number under /sys/fs/fuse/connections; 0: not known */
+	uint64_t
+	    start; /* when it started, so that its number is not mistaken (sys_process_start) */
 	struct runstate_device devices[RUNSTATE_DEVICES_MAX]; /* in the order of attaching */
 	unsigned device_count;
 };

@@ -25,8 +25,8 @@ static int copy(const char *text, size_t len, char *buf, size_t room)
 	return 0;
 }
 
-static int parse_pool(const char *text, const char *path, struct mount_source *source,
-    struct err *err)
+static int parse_pool(
+    const char *text, const char *path, struct mount_source *source, struct err *err)
 {
 	size_t len;
 
@@ -47,8 +47,8 @@ static int parse_pool(const char *text, const char *path, struct mount_source *s
 	return 0;
 }
 
-static int parse_port(const char *text, const char *digits, size_t len, struct mount_source *source,
-    struct err *err)
+static int parse_port(
+    const char *text, const char *digits, size_t len, struct mount_source *source, struct err *err)
 {
 	unsigned long port = 0;
 
@@ -62,8 +62,8 @@ static int parse_port(const char *text, const char *digits, size_t len, struct m
 }
 
 /* Cuts HOST, or [V6], off the text: *ret_rest is at the colon behind it. */
-static int parse_host(const char *text, struct mount_source *source, const char **ret_rest,
-    struct err *err)
+static int parse_host(
+    const char *text, struct mount_source *source, const char **ret_rest, struct err *err)
 {
 	const char *host = text, *end;
 
@@ -71,22 +71,22 @@ static int parse_host(const char *text, struct mount_source *source, const char 
 		host = text + 1;
 		end = strchr(host, ']');
 		if (!end || end[1] != ':' || end == host)
-			return err_set(err, -EINVAL, "%s: ']:' expected after the address: " FORMS,
-			    text);
+			return err_set(
+			    err, -EINVAL, "%s: ']:' expected after the address: " FORMS, text);
 		*ret_rest = end + 1;
 	} else {
 		end = strchr(text, ':');
 		if (!end || end == text)
-			return err_set(err, -EINVAL, "%s: " FORMS ", or a URI such as file:/path",
-			    text);
+			return err_set(
+			    err, -EINVAL, "%s: " FORMS ", or a URI such as file:/path", text);
 		*ret_rest = end;
 	}
 	if (copy(host, (size_t)(end - host), source->host, sizeof(source->host)))
 		return err_set(err, -EINVAL, "%s: the host's name is longer than %d bytes", text,
 		    SOURCE_HOST_MAX);
 	if (strpbrk(source->host, "/ \t\n") || (*text != '[' && strchr(source->host, ']')))
-		return err_set(err, -EINVAL, "%s: '%s' is no host name: " FORMS, text,
-		    source->host);
+		return err_set(
+		    err, -EINVAL, "%s: '%s' is no host name: " FORMS, text, source->host);
 	return 0;
 }
 
@@ -126,8 +126,8 @@ static int parse_remram_uri(const char *text, struct mount_source *source, struc
 	if (res)
 		return res;
 	if (!uri.host || !uri.host[0])
-		return err_set(err, -EINVAL, "%s: the host is missing: write remram://HOST/POOL",
-		    text);
+		return err_set(
+		    err, -EINVAL, "%s: the host is missing: write remram://HOST/POOL", text);
 	if (copy(uri.host, strlen(uri.host), source->host, sizeof(source->host)))
 		return err_set(err, -EINVAL, "%s: the host's name is longer than %d bytes", text,
 		    SOURCE_HOST_MAX);
@@ -153,8 +153,8 @@ static int unknown_scheme(const char *text, const char *const *schemes, struct e
 	    (int)strcspn(text, ":"), text, known);
 }
 
-static int parse_any(const char *text, const char *const *schemes, struct mount_source *source,
-    struct err *err)
+static int parse_any(
+    const char *text, const char *const *schemes, struct mount_source *source, struct err *err)
 {
 	struct uri uri;
 	unsigned i;
@@ -173,15 +173,16 @@ static int parse_any(const char *text, const char *const *schemes, struct mount_
 	return parse_donor(text, source, err);
 }
 
-int source_parse(const char *text, const char *const *schemes, struct mount_source *ret_source,
-    struct err *err)
+int source_parse(
+    const char *text, const char *const *schemes, struct mount_source *ret_source, struct err *err)
 {
 	struct mount_source source;
 	int res;
 
 	memset(&source, 0, sizeof(source));
 	if (copy(text, strlen(text), source.text, sizeof(source.text)))
-		return err_set(err, -EINVAL, "the source is longer than %d bytes", URI_TEXT_MAX - 1);
+		return err_set(
+		    err, -EINVAL, "the source is longer than %d bytes", URI_TEXT_MAX - 1);
 	res = parse_any(text, schemes, &source, err);
 	if (res == 0)
 		*ret_source = source;

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "core/uri.h"
+#include "mount/attach.h"
 #include "mount/control.h"
-#include "mount/loopdev.h"
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
 
@@ -28,6 +28,8 @@ char *status_time(double us, char *buf)
 	double s = us / 1e6;
 	unsigned i;
 
+	if (us < 0.5)
+		return strcpy(buf, "0 s");
 	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
 		double value = us / units[i].unit;
 		if (us >= units[i].below)
@@ -48,8 +50,8 @@ char *status_time(double us, char *buf)
 
 /* ---- finding out ------------------------------------------------------------------------------- */
 
-void status_init(struct status *status, const char *run_dir, const struct runstate *state,
-    unsigned timeout_ms)
+void status_init(
+    struct status *status, const char *run_dir, const struct runstate *state, unsigned timeout_ms)
 {
 	char path[PATH_MAX + 16], *answer;
 	struct mountinfo info;
@@ -103,8 +105,8 @@ static void print_process(const struct status *status, FILE *out)
 	if (uptime)
 		fprintf(out, ", up %s", status_time(json_number(uptime, 0) * 1e6, text));
 	if (rss)
-		fprintf(out, ", %s of memory",
-		    size_format((uint64_t)json_number(rss, 0) * 1024, size));
+		fprintf(
+		    out, ", %s of memory", size_format((uint64_t)json_number(rss, 0) * 1024, size));
 	putc('\n', out);
 }
 
@@ -136,15 +138,15 @@ static void print_counter(const struct json *op, FILE *out)
 	unsigned i;
 
 	fprintf(out, "    %-9s %10.0f", json_name(op), json_number(json_find(op, "count"), 0));
-	fprintf(out, " %11s",
-	    size_format((uint64_t)json_number(json_find(op, "bytes"), 0), text));
+	fprintf(out, " %11s", size_format((uint64_t)json_number(json_find(op, "bytes"), 0), text));
 	fprintf(out, " %7.0f", json_number(json_find(op, "errors"), 0));
 	for (i = 0; i < 3; i++) {
 		const struct json *latency = json_find(op, latencies[i]);
+		strcpy(text, "-");
+		if (latency)
+			status_time(json_number(latency, 0), text);
 		/* µ takes two bytes and one column. */
-		int width = latency && json_number(latency, 0) < 1e3 ? 10 : 9;
-		fprintf(out, "%*s", width,
-		    latency ? status_time(json_number(latency, 0), text) : "-");
+		fprintf(out, "%*s", strstr(text, "µ") ? 10 : 9, text);
 	}
 	putc('\n', out);
 }
@@ -194,15 +196,14 @@ static void print_regions(const struct json *regions, const struct status *statu
 	}
 }
 
-static void print_device(
-    const struct status *status, const struct runstate_device *dev, FILE *out)
+static void print_device(const struct status *status, const struct runstate_device *dev, FILE *out)
 {
 	char size[SIZE_TEXT_MAX], used[SIZE_TEXT_MAX];
 	struct loopdev loop;
 	struct swapdev swap;
 
 	fprintf(out, LABEL "%s on ", dev->swap ? "swap" : "loop", dev->region);
-	if (!dev->device[0] || loopdev_inspect(dev->device, &loop)) {
+	if (attach_inspect(&status->state, dev, &loop)) {
 		fprintf(out, "%s: NOT ATTACHED\n", dev->device[0] ? dev->device : "no device");
 		return;
 	}
@@ -273,12 +274,11 @@ static void write_member(FILE *out, const char *name, const char *text)
 	putc(',', out);
 }
 
-static void write_device(
-    const struct status *status, const struct runstate_device *dev, FILE *out)
+static void write_device(const struct status *status, const struct runstate_device *dev, FILE *out)
 {
 	struct loopdev loop;
 	struct swapdev swap;
-	bool attached = dev->device[0] && loopdev_inspect(dev->device, &loop) == 0;
+	bool attached = attach_inspect(&status->state, dev, &loop) == 0;
 	bool on = attached && swapdev_find(dev->device, &swap, NULL) == 0;
 
 	putc('{', out);

@@ -31,8 +31,8 @@ struct status {
 
 /* Asks everybody about the mount that run_dir and state describe: waits at most timeout_ms for the
  * daemon.  status_fini frees what it found. */
-void status_init(struct status *status, const char *run_dir, const struct runstate *state,
-    unsigned timeout_ms);
+void status_init(
+    struct status *status, const char *run_dir, const struct runstate *state, unsigned timeout_ms);
 void status_fini(struct status *status);
 
 /* For people: several lines, the first of which is not indented. */

@@ -124,8 +124,8 @@ int swapdev_on(const char *device, uint32_t prio, bool discard, struct err *err)
 	int flags = 0;
 
 	if (prio != MOUNT_PRIO_NONE)
-		flags |= SWAP_FLAG_PREFER |
-		    (((int)prio << SWAP_FLAG_PRIO_SHIFT) & SWAP_FLAG_PRIO_MASK);
+		flags |=
+		    SWAP_FLAG_PREFER | (((int)prio << SWAP_FLAG_PRIO_SHIFT) & SWAP_FLAG_PRIO_MASK);
 	if (discard)
 		flags |= SWAP_FLAG_DISCARD | SWAP_FLAG_DISCARD_PAGES;
 	if (swapon(device, flags))
@@ -195,8 +195,8 @@ void swapdev_parse(FILE *in, void (*each)(void *ctx, const struct swapdev *swap)
 		if (line[0] != '/' || !*end)
 			continue;
 		*end++ = '\0';
-		if (sscanf(end, "%*s %" SCNu64 " %" SCNu64 " %d", &size_kb, &used_kb,
-			&swap.prio) != 3)
+		if (sscanf(end, "%*s %" SCNu64 " %" SCNu64 " %d", &size_kb, &used_kb, &swap.prio) !=
+		    3)
 			continue;
 		unescape_octal(line);
 		if (strlen(line) >= sizeof(swap.path))

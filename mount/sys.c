@@ -179,8 +179,7 @@ int sys_run(const char *const *argv, struct err *err)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
 		return err_set(err, -ENOENT, "%s: the program is not installed", argv[0]);
 	if (WIFSIGNALED(status))
-		return err_set(
-		    err, -EINTR, "%s was ended by signal %d", argv[0], WTERMSIG(status));
+		return err_set(err, -EINTR, "%s was ended by signal %d", argv[0], WTERMSIG(status));
 	return err_set(err, -EIO, "%s failed with exit code %d%s%s", argv[0], WEXITSTATUS(status),
 	    line[0] ? ": " : "", line);
 }

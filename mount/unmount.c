@@ -31,12 +31,14 @@
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
 #include "mount/sys.h"
+#include "mount/utab.h"
 
 enum {
 	STATUS_MS = 5000,
 	FORGET_MS = 2000,
 	DAEMON_MS = 60000, /* for a daemon to end that has nothing left to do */
 	FORCE_MS = 5000,
+	DYING_MS = 500, /* an aborted daemon is gone by then */
 	RETRY_MS = 50,
 	BUSY_MS = 1000, /* somebody who only looks (udev, updatedb) is gone by then */
 };
@@ -100,6 +102,7 @@ static void reconstruct(struct job *job)
 
 	memset(&job->state, 0, sizeof(job->state));
 	snprintf(job->state.dir, sizeof(job->state.dir), "%s", job->how->dir);
+	snprintf(job->state.source, sizeof(job->state.source), "%s", job->info.source);
 	loopdev_each(add_loop, &job->state);
 	doc = ask_status(job, &ignored);
 	job->state.pid = (pid_t)json_number(json_find(doc, "pid"), 0);
@@ -137,21 +140,51 @@ static int look(struct job *job, struct err *err)
 
 /* ---- steps ------------------------------------------------------------------------------------- */
 
-/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away. */
+/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
+static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
+{
+	struct pollfd ended = {.events = POLLIN};
+	bool own = how->daemon_fd < 0;
+	uint64_t end = sys_now_ms() + timeout_ms, now;
+	bool gone = false;
+
+	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
+	if (ended.fd < 0)
+		return !sys_process_alive(pid, 0);
+	while (!gone && (now = sys_now_ms()) < end) {
+		gone = poll(&ended, 1, (int)(end - now)) > 0;
+		if (how->interrupted && *how->interrupted)
+			break;
+	}
+	if (own)
+		close(ended.fd);
+	return gone;
+}
+
+/* With a lost donor swapoff would wait, unkillable, for as long as the donor is away.  -ESRCH: the
+ * daemon has just died. */
 static int check_donor(const struct job *job, struct err *err)
 {
 	struct json *doc = ask_status(job, err);
 	const char *state = json_string(json_find(doc, "connection.state"), "connected");
 	int res = 0;
 
-	if (!doc)
+	if (!doc && wait_daemon(job->how, job->state.pid, DYING_MS))
+		res = -ESRCH;
+	else if (!doc)
 		res = err_set(err, -EHOSTUNREACH,
 		    "%s: the daemon (process %d) does not answer; umount -f gives up on it, and "
 		    "loses what it has not sent",
 		    job->how->dir, (int)job->state.pid);
+	else if (!strcmp(state, "failed"))
+		res = err_set(err, -EHOSTUNREACH,
+		    "%s: what was swapped out to %s is lost at the donor (see the system log); "
+		    "umount -f gives it up",
+		    job->how->dir, job->state.source);
 	else if (strcmp(state, "connected"))
 		res = err_set(err, -EHOSTUNREACH,
-		    "%s: the donor of %s is not reachable: wait until it is back, or use umount -f, "
+		    "%s: the donor of %s is not reachable: wait until it is back, or use umount "
+		    "-f, "
 		    "which loses what is swapped out there",
 		    job->how->dir, job->state.source);
 	json_destroy(doc);
@@ -186,22 +219,13 @@ static int check_devices(struct job *job, struct err *err)
 	return res;
 }
 
-static void sync_mount(const struct job *job)
-{
-	int fd = open(job->how->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	syncfs(fd);
-	fsync(fd);
-	close(fd);
-}
-
-/* umount(2); somebody who only looks is given a moment. */
+/* umount(2); somebody who only looks is given a moment.  Nothing is synced before it: a mount that nobody
+ * uses has no dirty pages (close and munmap write them), and with a lost donor that would wait in a
+ * state in which no signal reaches us: fsync for the lock that whoever looks up a name holds. */
 static int unmount_dir(const struct job *job, struct err *err)
 {
-	int flags = UMOUNT_NOFOLLOW | (job->how->lazy ? MNT_DETACH : 0) |
-	    (job->how->force ? MNT_FORCE : 0);
+	int flags =
+	    UMOUNT_NOFOLLOW | (job->how->lazy ? MNT_DETACH : 0) | (job->how->force ? MNT_FORCE : 0);
 	uint64_t end = sys_now_ms() + BUSY_MS;
 	char text[BUSY_TEXT_MAX];
 	const char *none[] = {NULL};
@@ -223,27 +247,6 @@ static int unmount_dir(const struct job *job, struct err *err)
 	return 0;
 }
 
-/* Waits for the end of the daemon: false if it still runs after timeout_ms. */
-static bool wait_daemon(const struct unmount *how, pid_t pid, unsigned timeout_ms)
-{
-	struct pollfd ended = {.events = POLLIN};
-	bool own = how->daemon_fd < 0;
-	uint64_t end = sys_now_ms() + timeout_ms, now;
-	bool gone = false;
-
-	ended.fd = own ? sys_pidfd(pid) : how->daemon_fd;
-	if (ended.fd < 0)
-		return !sys_process_alive(pid, 0);
-	while (!gone && (now = sys_now_ms()) < end) {
-		gone = poll(&ended, 1, (int)(end - now)) > 0;
-		if (how->interrupted && *how->interrupted)
-			break;
-	}
-	if (own)
-		close(ended.fd);
-	return gone;
-}
-
 /* ---- a live mount ------------------------------------------------------------------------------ */
 
 /* Puts swap and loop devices back after a failed unmount; adds to err if that fails as well. */
@@ -257,8 +260,8 @@ static void put_back(struct job *job, struct err *err)
 	if (attach_again(&again, &failed) == 0)
 		return;
 	memcpy(first, err->text, sizeof(first));
-	err_set(err, err->code, "%.200s; and its devices could not be attached again: %.250s", first,
-	    failed.text);
+	err_set(err, err->code, "%.200s; and its devices could not be attached again: %.250s",
+	    first, failed.text);
 }
 
 static int unmount_live(struct job *job, struct err *err)
@@ -268,10 +271,8 @@ static int unmount_live(struct job *job, struct err *err)
 	if (res)
 		return res;
 	res = detach_all(&job->attach, err);
-	if (res == 0) {
-		sync_mount(job);
+	if (res == 0)
 		res = unmount_dir(job, err);
-	}
 	if (res) {
 		put_back(job, err);
 		return res;
@@ -299,10 +300,11 @@ static int unmount_force(struct job *job, struct err *err)
 	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
+	/* MNT_FORCE ends the connection too.  It must not be aborted by its number after this, as a
+	 * new mount may have got the number. */
 	res = unmount_dir(job, err);
 	if (res)
 		return res;
-	fusectl_abort(fusectl_connection(job->info.dev), &ignored);
 	if (job->state.pid && !wait_daemon(job->how, job->state.pid, FORCE_MS) &&
 	    sys_process_alive(job->state.pid, job->state.start))
 		kill(job->state.pid, SIGKILL);
@@ -351,8 +353,29 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 		res = unmount_force(job, err);
 	else if (res == 0)
 		res = unmount_live(job, err);
+	if (res == -ESRCH)
+		res = unmount_dead(job, ret_note, err);
+	if (res == 0)
+		utab_remove(job->state.source, unmount->dir);
 	free(job);
 	return res;
+}
+
+/* Is something attached that could not be undone? */
+static bool has_devices(const char *run_dir)
+{
+	struct runstate state;
+	struct loopdev loop;
+	struct err ignored;
+	unsigned i;
+
+	if (runstate_load(run_dir, &state, &ignored))
+		return false;
+	for (i = 0; i < state.device_count; i++) {
+		if (attach_inspect(&state, &state.devices[i], &loop) == 0)
+			return true;
+	}
+	return false;
 }
 
 void unmount_abandon(const struct unmount *unmount, pid_t daemon)
@@ -361,9 +384,12 @@ void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 	struct mountinfo info;
 
 	patient.interrupted = NULL;
-	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE))
+	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE)) {
 		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+		utab_remove(info.source, unmount->dir);
+	}
 	if (!wait_daemon(&patient, daemon, FORCE_MS))
 		kill(daemon, SIGKILL);
-	runstate_remove(unmount->run_dir);
+	if (!has_devices(unmount->run_dir))
+		runstate_remove(unmount->run_dir);
 }

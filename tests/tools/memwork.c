@@ -20,8 +20,10 @@
  * Memory: the workload's own mapping is all that grows; the rest is a few KiB of static data.  In a
  * limited cgroup that leaves nothing to tip over.  Everything is printed with one write per line.
  *
+ * A wrong word is counted each time that it is seen, so in more than one phase.
+ *
  * Fails: wrong words exit 1; SIGBUS (the kernel could not read a page back from swap) says at which
- * offset and exits 4.
+ * offset and exits 4; a run longer than --timeout ends by SIGALRM.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -121,7 +123,7 @@ static void describe_wrong(struct work *wk, uint64_t page, unsigned w, uint64_t 
 	print_line(STDERR_FILENO,
 	    "memwork: wrong word at offset %" PRIu64 " (page %" PRIu64 "): got 0x%016" PRIx64
 	    ", want 0x%016" PRIx64 ": %s\n",
-	    page * PAGE_BYTES + w * 8, page, got, want, guess);
+	    page * PAGE_BYTES + (uint64_t)w * 8, page, got, want, guess);
 }
 
 static void page_verify(struct work *wk, uint64_t page)
@@ -227,6 +229,7 @@ static void usage(int fd)
 {
 	print_line(fd,
 	    "usage: memwork [--size BYTES] [--random TOUCHES] [--rounds N] [--seed N] [--quiet]\n"
+	    "               [--timeout SECONDS]\n"
 	    "               [--flip-at OFFSET]   (corrupts a byte, to test the test)\n");
 }
 
@@ -250,6 +253,7 @@ static uint64_t parse_options(struct work *wk, int argc, char **argv)
 	    {"seed", required_argument, NULL, 'e'},
 	    {"rounds", required_argument, NULL, 'n'},
 	    {"flip-at", required_argument, NULL, 'f'},
+	    {"timeout", required_argument, NULL, 't'},
 	    {"quiet", no_argument, NULL, 'q'},
 	    {"help", no_argument, NULL, 'h'},
 	    {NULL, 0, NULL, 0},
@@ -274,6 +278,9 @@ static uint64_t parse_options(struct work *wk, int argc, char **argv)
 			break;
 		case 'f':
 			wk->flip_at = option_number("flip-at", optarg);
+			break;
+		case 't':
+			alarm((unsigned)option_number("timeout", optarg));
 			break;
 		case 'q':
 			wk->quiet = true;

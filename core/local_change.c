@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The requests that change a pool: one at a time (ctl is held), on a worker thread if there is a
+ * catalogue.  What is to be remembered is in the catalogue before it is in memory.  See local_pool.c.
+ */
+#include "core/local_pool_int.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+
+/* Tells the catalogue what a region is now; 0 without one. */
+int local_remember(struct local_pool *lp, const char *name, const struct region_attr *attr)
+{
+	struct err err = {0};
+	int rc;
+
+	if (!lp->cat)
+		return 0;
+	rc = catalogue_put(lp->cat, name, attr, &err);
+	if (rc)
+		log_error("pool \"%s\": %s", lp->pool.name, err.text);
+	return rc;
+}
+
+static int new_region(struct local_pool *lp, struct pool_req *req, struct region **ret_region)
+{
+	struct region_attr attr = req->attr;
+	struct store *store = NULL;
+	struct err err = {0};
+	int rc = 0;
+
+	if (lp->cat)
+		rc = catalogue_next_id(lp->cat, &attr.id, &err);
+	else
+		attr.id = lp->next_id++;
+	attr.size = 0;
+	attr.nlink = 1;
+	attr.atime_ns = attr.mtime_ns = attr.ctime_ns = region_now_ns();
+	attr.version = (uint64_t)attr.ctime_ns;
+	if (rc == 0)
+		rc = lp->backend->ops->region_open(lp->backend, attr.id, true, &store, &err);
+	if (rc) {
+		log_error("pool \"%s\": cannot create region \"%s\": %s", lp->pool.name, req->name, err.text);
+		return rc == -EMFILE || rc == -ENFILE ? -ENOSPC : rc;
+	}
+	rc = local_remember(lp, req->name, &attr);
+	if (rc == 0) {
+		*ret_region = region_create(req->name, &attr, store);
+		if (*ret_region)
+			return 0;
+		rc = -ENOMEM;
+		if (lp->cat)
+			catalogue_remove(lp->cat, attr.id, NULL);
+	} else {
+		store_destroy(store);
+	}
+	lp->backend->ops->region_remove(lp->backend, attr.id, NULL);
+	return rc;
+}
+
+/* Gives a CREATE its answer; mu held. */
+static int create_answer_locked(struct local_pool *lp, struct pool_req *req, struct region *region,
+    bool created)
+{
+	struct region_handle *rh;
+
+	if (!(req->flags & POOL_NO_OPEN)) {
+		rh = region_handle_create(region, req->session, req->flags & (POOL_READ | POOL_WRITE),
+		    req->number, lp->pool.size_max, created, lp->stats);
+		if (!rh)
+			return -ENOMEM;
+		region->handles++;
+		req->ret_handle = &rh->handle;
+	}
+	region_get_attr(region, req->session, &req->attr);
+	return 0;
+}
+
+static int do_create(struct local_pool *lp, struct pool_req *req)
+{
+	struct region *region;
+	int rc;
+
+	pthread_mutex_lock(&lp->mu);
+	region = region_table_find_name(&lp->table, req->name);
+	if (region) {
+		rc = req->flags & POOL_EXCLUSIVE ? -EEXIST
+						 : pool_check_mode(atomic_load(&region->mode), req->flags);
+		if (rc == 0)
+			rc = create_answer_locked(lp, req, region, false);
+		pthread_mutex_unlock(&lp->mu);
+		return rc;
+	}
+	rc = region_table_reserve(&lp->table);
+	pthread_mutex_unlock(&lp->mu);
+	if (rc == 0)
+		rc = lp->pool.fixed ? -EPERM : new_region(lp, req, &region);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&lp->mu);
+	region_table_insert(&lp->table, region);
+	rc = create_answer_locked(lp, req, region, true);
+	pthread_mutex_unlock(&lp->mu);
+	return rc;
+}
+
+static int do_remove(struct local_pool *lp, struct pool_req *req)
+{
+	struct region *region;
+	struct err err = {0};
+	bool ended;
+	int rc = 0;
+
+	if (lp->pool.fixed)
+		return -EPERM;
+	pthread_mutex_lock(&lp->mu);
+	region = region_table_find_name(&lp->table, req->name);
+	if (!region)
+		rc = -ENOENT;
+	else if (region->pins)
+		rc = -EBUSY;
+	pthread_mutex_unlock(&lp->mu);
+	if (rc == 0 && lp->cat)
+		rc = catalogue_remove(lp->cat, region->id, &err);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&lp->mu);
+	region_table_remove(&lp->table, region);
+	ended = local_region_ended(lp, region);
+	pthread_mutex_unlock(&lp->mu);
+	if (ended)
+		local_region_free(lp, region);
+	return 0;
+}
+
+/* Whether `region` may get a new name, in place of `other` (NULL: nobody has it). */
+static int check_rename_locked(const struct pool_req *req, const struct region *region,
+    const struct region *other)
+{
+	if (!region)
+		return -ENOENT;
+	if (other && (req->flags & POOL_NOREPLACE))
+		return -EEXIST;
+	if (!other && (req->flags & POOL_EXCHANGE))
+		return -ENOENT;
+	if (region->pins || (other && other->pins))
+		return -EBUSY;
+	if (other && other != region && !(req->flags & POOL_EXCHANGE) && other->handles)
+		return -EBUSY;
+	return 0;
+}
+
+static int do_rename(struct local_pool *lp, struct pool_req *req)
+{
+	bool exchange = req->flags & POOL_EXCHANGE, ended = false;
+	char *new_name = strdup(req->new_name), *old_name = strdup(req->name);
+	struct region *region, *other;
+	struct err err = {0};
+	int rc = new_name && old_name ? 0 : -ENOMEM;
+
+	if (lp->pool.fixed)
+		rc = -EPERM;
+	pthread_mutex_lock(&lp->mu);
+	region = region_table_find_name(&lp->table, req->name);
+	other = region_table_find_name(&lp->table, req->new_name);
+	if (rc == 0)
+		rc = check_rename_locked(req, region, other);
+	pthread_mutex_unlock(&lp->mu);
+	if (rc || other == region)
+		goto out;
+	if (lp->cat)
+		rc = catalogue_rename(lp->cat, region->id, new_name, other ? other->id : 0,
+		    exchange ? old_name : NULL, &err);
+	if (rc)
+		goto out;
+	pthread_mutex_lock(&lp->mu);
+	if (other && !exchange) {
+		region_table_remove(&lp->table, other);
+		ended = local_region_ended(lp, other);
+	}
+	region_table_rename(&lp->table, region, new_name);
+	new_name = NULL;
+	if (other && exchange) {
+		region_table_rename(&lp->table, other, old_name);
+		old_name = NULL;
+	}
+	region->ctime_ns = region_now_ns();
+	pthread_mutex_unlock(&lp->mu);
+	if (ended)
+		local_region_free(lp, other);
+out:
+	free(new_name);
+	free(old_name);
+	return rc;
+}
+
+static int do_setxattr(struct local_pool *lp, struct pool_req *req)
+{
+	const void *value = req->op == POOL_SETXATTR ? (req->data ? req->data : "") : NULL;
+	struct region *region;
+	struct err err = {0};
+	int rc;
+
+	pthread_mutex_lock(&lp->mu);
+	region = region_table_find_id(&lp->table, req->id);
+	rc = region ? region_xattr_set(region, req->name, value, req->len, req->flags) : -ESTALE;
+	if (rc == 0)
+		region->ctime_ns = region_now_ns();
+	pthread_mutex_unlock(&lp->mu);
+	if (rc == 0 && lp->cat) {
+		rc = catalogue_put_xattr(lp->cat, req->id, req->name, value, req->len, &err);
+		if (rc)
+			log_error("pool \"%s\": %s", lp->pool.name, err.text);
+	}
+	return rc;
+}
+
+/* What SETATTR sets beside the size. */
+static void set_attr_locked(struct region *region, const struct pool_req *req)
+{
+	if (req->set & POOL_SET_MODE)
+		atomic_store(&region->mode, req->attr.mode & 07777);
+	if (req->set & POOL_SET_UID)
+		region->uid = req->attr.uid;
+	if (req->set & POOL_SET_GID)
+		region->gid = req->attr.gid;
+	if (req->set & POOL_SET_ATIME)
+		region->atime_ns = req->attr.atime_ns;
+	if (req->set & POOL_SET_MTIME)
+		atomic_store(&region->mtime_ns, req->attr.mtime_ns);
+	region->ctime_ns = req->set & POOL_SET_CTIME ? req->attr.ctime_ns : region_now_ns();
+}
+
+/* SETATTR after its resize, if any; also CLOSE of a handle that wrote: the catalogue gets the
+ * attributes as they are now. */
+static int do_setattr(struct local_pool *lp, struct pool_req *req)
+{
+	struct region *region;
+	char *name = NULL;
+
+	pthread_mutex_lock(&lp->mu);
+	region = region_table_find_id(&lp->table, req->id);
+	if (!region && req->handle)
+		region = ((struct region_handle *)req->handle)->region;
+	if (region) {
+		set_attr_locked(region, req);
+		atomic_store(&region->dirty, false);
+		region_get_attr(region, req->session, &req->attr);
+		name = region->name && lp->cat ? strdup(region->name) : NULL;
+	}
+	pthread_mutex_unlock(&lp->mu);
+	if (!region)
+		return -ESTALE;
+	if (name) {
+		int rc = local_remember(lp, name, &req->attr);
+
+		free(name);
+		return rc;
+	}
+	return 0;
+}
+
+/* The catalogue is told what a writer has left behind, then the handle goes. */
+static int do_close(struct local_pool *lp, struct pool_req *req)
+{
+	struct region *region = ((struct region_handle *)req->handle)->region;
+	struct region_attr attr;
+	char *name = NULL;
+
+	if (lp->cat && atomic_exchange(&region->dirty, false)) {
+		pthread_mutex_lock(&lp->mu);
+		region_get_attr(region, req->session, &attr);
+		name = region->name ? strdup(region->name) : NULL;
+		pthread_mutex_unlock(&lp->mu);
+	}
+	if (name)
+		local_remember(lp, name, &attr);
+	free(name);
+	local_close_handle(lp, req->handle);
+	return 0;
+}
+
+int local_change(struct local_pool *lp, struct pool_req *req)
+{
+	int rc;
+
+	pthread_mutex_lock(&lp->ctl);
+	switch (req->op) {
+	case POOL_CREATE:
+		rc = do_create(lp, req);
+		break;
+	case POOL_REMOVE:
+		rc = do_remove(lp, req);
+		break;
+	case POOL_RENAME:
+		rc = do_rename(lp, req);
+		break;
+	case POOL_SETATTR:
+		rc = do_setattr(lp, req);
+		break;
+	case POOL_CLOSE:
+		rc = do_close(lp, req);
+		break;
+	default:
+		rc = do_setxattr(lp, req);
+		break;
+	}
+	pthread_mutex_unlock(&lp->ctl);
+	return rc;
+}

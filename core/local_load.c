@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How a pool that this process holds begins and ends: opening its backend, finding what was there,
+ * closing all of it.  See local_pool.c.
+ */
+#include "core/local_pool_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "core/log.h"
+
+struct load {
+	struct local_pool *lp;
+	struct err *err;
+	int rc;
+};
+
+static void load_region(void *ctx, const char *name, const struct region_attr *saved)
+{
+	struct load *load = ctx;
+	struct local_pool *lp = load->lp;
+	struct region_attr attr = *saved;
+	struct store_stat stat = {0};
+	struct store *store;
+	struct region *region;
+
+	if (load->rc)
+		return;
+	load->rc = lp->backend->ops->region_open(lp->backend, attr.id, false, &store, load->err);
+	if (load->rc)
+		return;
+	/* The bytes know best how many they are, and if they changed after the catalogue was told. */
+	store_stat(store, &stat);
+	attr.size = stat.size;
+	if (stat.mtime_ns > attr.ctime_ns)
+		attr.mtime_ns = stat.mtime_ns;
+	if (attr.version < (uint64_t)region_now_ns())
+		attr.version = (uint64_t)region_now_ns();
+	load->rc = region_table_reserve(&lp->table);
+	region = region_create(name, &attr, store);
+	if (!region || load->rc) {
+		region_destroy(region);
+		load->rc = err_set(load->err, -ENOMEM, "out of memory for the regions");
+		return;
+	}
+	region_table_insert(&lp->table, region);
+}
+
+static void load_xattr(void *ctx, uint64_t id, const char *name, const void *value, size_t len)
+{
+	struct load *load = ctx;
+	struct region *region = region_table_find_id(&load->lp->table, id);
+
+	if (load->rc == 0 && region)
+		region_xattr_set(region, name, value ? value : "", len, 0);
+}
+
+static void load_orphan(void *ctx, uint64_t id)
+{
+	struct load *load = ctx;
+	struct local_pool *lp = load->lp;
+
+	if (region_table_find_id(&lp->table, id))
+		return;
+	log_info("pool \"%s\": deleting the bytes of region %llu, which was removed before", lp->pool.name,
+	    (unsigned long long)id);
+	lp->backend->ops->region_remove(lp->backend, id, NULL);
+}
+
+static int load(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
+{
+	struct load load = {.lp = lp, .err = err};
+	int rc = catalogue_open(conf->state_dir, conf->name, &lp->cat, lp->uuid, err);
+
+	if (rc)
+		return rc;
+	if (lp->backend->ops->claim) {
+		rc = lp->backend->ops->claim(lp->backend, lp->uuid, err);
+		if (rc)
+			return rc;
+	}
+	rc = catalogue_load(lp->cat, load_region, load_xattr, &load, err);
+	if (rc == 0)
+		rc = load.rc;
+	if (rc == 0)
+		rc = lp->backend->ops->region_list(lp->backend, load_orphan, &load, err);
+	return rc;
+}
+
+/* The one region of a pool that is a single file or piece of memory. */
+static int load_single(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
+{
+	struct region_attr attr = {.id = 2, .mode = 0600, .nlink = 1};
+	struct store_stat stat = {0};
+	struct store *store;
+	struct region *region;
+	int rc = lp->backend->ops->region_open(lp->backend, attr.id, !lp->backend->persistent, &store, err);
+
+	if (rc)
+		return rc;
+	store_stat(store, &stat);
+	attr.size = lp->backend->persistent ? stat.size : lp->backend->quota.limit;
+	attr.atime_ns = attr.ctime_ns = region_now_ns();
+	attr.mtime_ns = stat.mtime_ns ? stat.mtime_ns : attr.ctime_ns;
+	attr.version = (uint64_t)attr.ctime_ns;
+	region = region_create(conf->single, &attr, store);
+	if (!region || region_table_reserve(&lp->table)) {
+		region_destroy(region);
+		return err_set(err, -ENOMEM, "out of memory for the region");
+	}
+	region_table_insert(&lp->table, region);
+	lp->pool.fixed = true;
+	return 0;
+}
+
+static void local_destroy(struct pool *pool)
+{
+	struct local_pool *lp = (struct local_pool *)pool;
+
+	pthread_mutex_lock(&lp->mu);
+	while (lp->frees)
+		pthread_cond_wait(&lp->freed, &lp->mu);
+	pthread_mutex_unlock(&lp->mu);
+	for (size_t i = 0; i < lp->table.count; i++) {
+		struct region *region = lp->table.by_id[i];
+		struct region_attr attr;
+
+		assert(region->handles == 0 && region->refs == 0);
+		region_get_attr(region, 1, &attr);
+		local_remember(lp, region->name, &attr);
+		region_destroy(region);
+	}
+	free(lp->table.by_id);
+	catalogue_close(lp->cat);
+	backend_close(lp->backend);
+	pthread_mutex_destroy(&lp->ctl);
+	pthread_mutex_destroy(&lp->mu);
+	pthread_cond_destroy(&lp->freed);
+	free(lp->stats);
+	free(lp);
+}
+
+const struct pool_ops local_pool_ops = {
+    .name = "local",
+    .submit = local_pool_submit,
+    .destroy = local_destroy,
+};
+
+int local_pool_create(const struct local_pool_conf *conf, struct workers *workers,
+    struct pool **ret_pool, struct err *err)
+{
+	struct local_pool *lp = calloc(1, sizeof(*lp));
+	struct timespec ts;
+	int rc;
+
+	if (lp)
+		lp->stats = calloc(1, sizeof(*lp->stats));
+	if (!lp || !lp->stats) {
+		free(lp);
+		return err_set(err, -ENOMEM, "out of memory for a pool");
+	}
+	lp->pool.ops = &local_pool_ops;
+	lp->pool.name = conf->name;
+	lp->workers = workers;
+	pthread_mutex_init(&lp->ctl, NULL);
+	pthread_mutex_init(&lp->mu, NULL);
+	pthread_cond_init(&lp->freed, NULL);
+	rc = backend_open(conf->uri, conf->single != NULL, workers, &lp->backend, err);
+	if (rc)
+		goto fail;
+	lp->pool.size_max = lp->backend->quota.limit < INT64_MAX ? lp->backend->quota.limit : INT64_MAX;
+	if (conf->single) {
+		rc = load_single(lp, conf, err);
+	} else if (lp->backend->persistent) {
+		rc = load(lp, conf, err);
+	} else {
+		/* Ids of an earlier life of this pool must not come again: clients may still hold them. */
+		clock_gettime(CLOCK_REALTIME, &ts);
+		lp->next_id = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+		rc = getrandom(lp->uuid, sizeof(lp->uuid), 0) == sizeof(lp->uuid) ? 0 : -EIO;
+	}
+	if (rc)
+		goto fail;
+	*ret_pool = &lp->pool;
+	return 0;
+fail:
+	local_destroy(&lp->pool);
+	return rc;
+}
