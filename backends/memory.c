@@ -16,15 +16,20 @@
  *   stale → allocated: WRITE, ALLOC (clear the old bytes)   stale → absent: the trimmer, behind
  * So a punch is O(1) and the memory is given back by a worker thread.
  *
+ * A stripe of 2 MiB is *pinned* while somebody may touch its pages through the mapping: a copy, or a
+ * loan (STORE_LEND, store_lend) that has not ended.  Who pins looks at alloc afterwards.
+ *
  * Invariants:
  *   1. A block with alloc 0 is never read through the mapping.
  *   2. alloc goes from 0 to 1 only under its stripe's lock and after its bytes are right.
- *   3. The trimmer punches only blocks with alloc 0 and holds their stripe's lock while it does.
- *   4. quota.used counts the alloc bits of all stores.
+ *   3. The trimmer punches only blocks with alloc 0, under their stripe's lock, and only while the stripe
+ *      is not pinned: a page that is given back is never made anew behind the bitmaps' back.
+ *   4. A page whose block has alloc 0 is stale or does not exist.
+ *   5. quota.used counts the alloc bits of all stores.
  *
- * Locking: stripe_mu[n], one of 16 by 2 MiB stripe, for transitions to or from stale and to
- * allocated; seg_mu for mapping a new segment; trim_mu for the trimmer's life.  Never two at once.
- * Reads, and writes to allocated blocks, take none.
+ * Locking: stripe_mu[n], one of 16 by stripe, for transitions to or from stale and to allocated; seg_mu
+ * for mapping a new segment; trim_mu for the trimmer's life.  Never two at once.  Reads, and writes to
+ * allocated blocks, take none: they pin.
  */
 #include "backends/backends.h"
 
@@ -61,6 +66,7 @@ struct segment {
 	bitword alloc[WORDS];
 	bitword stale[WORDS];
 	_Atomic bool trim[STRIPES]; /* the stripe has stale blocks */
+	_Atomic uint32_t pins[STRIPES];
 };
 
 struct memory_backend {
@@ -220,6 +226,7 @@ static void trim_blocks_locked(struct memory_store *ms, struct segment *seg, uin
 	for (uint64_t block = lo; block <= hi;) {
 		uint64_t end = run_end(seg->stale, block, hi);
 
+		/* A punch fails for want of memory only: the next one will do it. */
 		if (bit_get(seg->stale, block) &&
 		    punch(ms, seg_off + (block << BLOCK_SHIFT), (end - block) << BLOCK_SHIFT) == 0) {
 			for (uint64_t w = block / 64; w <= (end - 1) / 64; w++)
@@ -234,11 +241,15 @@ static void trim_segment(struct memory_store *ms, struct segment *seg, uint64_t 
 	for (uint64_t s = 0; s < STRIPES; s++) {
 		pthread_mutex_t *mu;
 
-		if (!atomic_exchange(&seg->trim[s], false))
+		if (!atomic_load(&seg->trim[s]))
 			continue;
 		mu = stripe_lock(ms, seg_off + (s << STRIPE_SHIFT));
-		trim_blocks_locked(ms, seg, seg_off, s * STRIPE_BLOCKS,
-		    s * STRIPE_BLOCKS + STRIPE_BLOCKS - 1);
+		/* Whoever unpins it last starts the trimmer again. */
+		if (atomic_load(&seg->pins[s]) == 0) {
+			atomic_store(&seg->trim[s], false);
+			trim_blocks_locked(ms, seg, seg_off, s * STRIPE_BLOCKS,
+			    s * STRIPE_BLOCKS + STRIPE_BLOCKS - 1);
+		}
 		pthread_mutex_unlock(mu);
 	}
 }
@@ -280,6 +291,22 @@ static void trim_start(struct memory_store *ms)
 		workers_submit(ms->mb->workers, &ms->trim_work);
 }
 
+/* ---- pins ---- */
+
+/* Pins the stripes of [off, off+len) of one segment; look at alloc after this. */
+static void pin(struct segment *seg, uint64_t off, uint64_t len)
+{
+	for (uint64_t s = off >> STRIPE_SHIFT; s <= (off + len - 1) >> STRIPE_SHIFT; s++)
+		atomic_fetch_add(&seg->pins[s], 1);
+}
+
+static void unpin(struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t len)
+{
+	for (uint64_t s = off >> STRIPE_SHIFT; s <= (off + len - 1) >> STRIPE_SHIFT; s++)
+		if (atomic_fetch_sub(&seg->pins[s], 1) == 1 && atomic_load(&seg->trim[s]))
+			trim_start(ms);
+}
+
 /* ---- requests ---- */
 
 static void account(struct memory_store *ms, uint64_t blocks, bool more)
@@ -315,31 +342,51 @@ static void read_part(struct segment *seg, uint8_t *buf, uint64_t off, uint64_t 
 	}
 }
 
+/* Lends the memory of a range that lies in one segment and is allocated throughout, or store_zeros for
+ * one that is a hole; false: neither. */
+static bool read_lent(struct memory_store *ms, struct store_req *req)
+{
+	struct segment *seg = segment_get(ms, req->off >> SEG_SHIFT);
+	uint64_t in_seg = req->off & (SEG_SIZE - 1);
+	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + req->len - 1) >> BLOCK_SHIFT;
+	uint64_t n;
+
+	if (in_seg + req->len > SEG_SIZE)
+		return false;
+	if (seg)
+		pin(seg, in_seg, req->len);
+	n = seg ? bits_count(seg->alloc, lo, hi) : 0;
+	if (n && n == hi - lo + 1) {
+		req->buf = seg->base + in_seg;
+		req->ret_lent = true;
+		return true;
+	}
+	if (seg)
+		unpin(ms, seg, in_seg, req->len);
+	if (n == 0)
+		req->buf = (uint8_t *)(uintptr_t)store_zeros;
+	return n == 0;
+}
+
 static void memory_read(struct memory_store *ms, struct store_req *req)
 {
 	uint8_t *buf = req->buf;
 	uint64_t off = req->off, end = req->off + req->len;
 
-	if ((req->flags & STORE_LEND) && off >> SEG_SHIFT == (end - 1) >> SEG_SHIFT) {
-		struct segment *seg = segment_get(ms, off >> SEG_SHIFT);
-		uint64_t in_seg = off & (SEG_SIZE - 1);
-		uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + req->len - 1) >> BLOCK_SHIFT;
-		uint64_t n = seg ? bits_count(seg->alloc, lo, hi) : 0;
-
-		if (n == 0 || n == hi - lo + 1) {
-			req->buf = n ? seg->base + in_seg : (uint8_t *)(uintptr_t)store_zeros;
-			return;
-		}
-	}
+	if ((req->flags & STORE_LEND) && read_lent(ms, req))
+		return;
 	while (off < end) {
 		struct segment *seg = segment_get(ms, off >> SEG_SHIFT);
 		uint64_t in_seg = off & (SEG_SIZE - 1);
 		uint64_t len = end - off < SEG_SIZE - in_seg ? end - off : SEG_SIZE - in_seg;
 
-		if (seg)
+		if (seg) {
+			pin(seg, in_seg, len);
 			read_part(seg, buf, in_seg, len);
-		else
+			unpin(ms, seg, in_seg, len);
+		} else {
 			memset(buf, 0, len);
+		}
 		buf += len;
 		off += len;
 	}
@@ -385,6 +432,22 @@ static int write_pages(struct memory_store *ms, const uint8_t *buf, uint64_t off
 	return 0;
 }
 
+static void touch_pages(const volatile uint8_t *at, uint64_t len)
+{
+	for (uint64_t i = 0; i < len; i += STORE_BLOCK)
+		(void)at[i];
+	(void)at[len - 1];
+}
+
+/* Blocks [lo, hi] of one stripe that are not allocated may have pages: those are stale. */
+static void set_stale_locked(struct segment *seg, uint64_t lo, uint64_t hi)
+{
+	for (uint64_t w = lo / 64; w <= hi / 64; w++)
+		atomic_fetch_or(
+		    &seg->stale[w], word_mask(w, lo, hi) & ~atomic_load(&seg->alloc[w]));
+	atomic_store(&seg->trim[lo / STRIPE_BLOCKS], true);
+}
+
 /* Writes to blocks of one stripe that are not all allocated. */
 static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off,
     uint64_t len)
@@ -398,12 +461,36 @@ static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8
 	if (rc == 0) {
 		clear_edges_locked(seg, in_seg, in_seg + len);
 		rc = write_pages(ms, buf, off, len);
-		if (rc == 0)
+		if (rc == 0) {
+			if (ms->mb->mlock) /* what is written past the mapping is locked at a touch */
+				touch_pages(seg->base + in_seg, len);
 			set_allocated_locked(ms, seg, lo, hi, fresh);
-		else
+		} else {
 			quota_give(&ms->mb->backend.quota, fresh << BLOCK_SHIFT);
+			set_stale_locked(seg, lo, hi);
+		}
 	}
 	pthread_mutex_unlock(mu);
+	if (rc)
+		trim_start(ms);
+	return rc;
+}
+
+/* Writes to one stripe.  buf may be the very memory that is written to (a loan). */
+static int write_part(struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off,
+    uint64_t len)
+{
+	uint64_t in_seg = off & (SEG_SIZE - 1);
+	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
+	int rc = 0;
+
+	pin(seg, in_seg, len);
+	if (bits_count(seg->alloc, lo, hi) == hi - lo + 1 && buf != seg->base + in_seg)
+		memcpy(seg->base + in_seg, buf, len);
+	/* Not all allocated; or no more, because somebody punched meanwhile. */
+	if (bits_count(seg->alloc, lo, hi) != hi - lo + 1)
+		rc = write_fresh(ms, seg, buf, off, len);
+	unpin(ms, seg, in_seg, len);
 	return rc;
 }
 
@@ -414,17 +501,11 @@ static int memory_write(struct memory_store *ms, const struct store_req *req)
 
 	while (off < end) {
 		struct segment *seg = segment_get(ms, off >> SEG_SHIFT);
-		uint64_t in_seg = off & (SEG_SIZE - 1);
 		uint64_t len = stripe_end(off, end) - off;
-		uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
 		int rc = seg ? 0 : segment_map(ms, off >> SEG_SHIFT, &seg);
 
-		if (rc)
-			return rc;
-		if (bits_count(seg->alloc, lo, hi) != hi - lo + 1)
-			rc = write_fresh(ms, seg, buf, off, len);
-		else if (buf != seg->base + in_seg) /* not lent */
-			memcpy(seg->base + in_seg, buf, len);
+		if (rc == 0)
+			rc = write_part(ms, seg, buf, off, len);
 		if (rc)
 			return rc;
 		buf += len;
@@ -440,9 +521,20 @@ static void *memory_lend(struct store *store, uint64_t off, uint32_t len)
 	uint64_t in_seg = off & (SEG_SIZE - 1);
 	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
 
-	if (!seg || in_seg + len > SEG_SIZE || bits_count(seg->alloc, lo, hi) != hi - lo + 1)
+	if (!seg || in_seg + len > SEG_SIZE)
 		return NULL;
-	return seg->base + in_seg;
+	pin(seg, in_seg, len);
+	if (bits_count(seg->alloc, lo, hi) == hi - lo + 1)
+		return seg->base + in_seg;
+	unpin(ms, seg, in_seg, len);
+	return NULL;
+}
+
+static void memory_unlend(struct store *store, uint64_t off, uint32_t len)
+{
+	struct memory_store *ms = (struct memory_store *)store;
+
+	unpin(ms, segment_get(ms, off >> SEG_SHIFT), off & (SEG_SIZE - 1), len);
 }
 
 /* Zeroes the part [off, end) of one block if it is allocated. */
@@ -521,7 +613,9 @@ static int memory_zero(struct memory_store *ms, uint64_t off, uint64_t len, bool
 
 		if (seg) {
 			stop = stripe_end(off, end);
+			pin(seg, off & (SEG_SIZE - 1), stop - off);
 			rc = zero_part(ms, seg, off, stop, keep);
+			unpin(ms, seg, off & (SEG_SIZE - 1), stop - off);
 		} else {
 			stop = ((off >> SEG_SHIFT) + 1) << SEG_SHIFT;
 		}
@@ -530,6 +624,16 @@ static int memory_zero(struct memory_store *ms, uint64_t off, uint64_t len, bool
 	if (!keep)
 		trim_start(ms);
 	return rc;
+}
+
+/* The stale blocks among [lo, hi] read as zeros through the mapping, too. */
+static void clear_stale_locked(struct memory_store *ms, struct segment *seg, uint64_t seg_off,
+    uint64_t lo, uint64_t hi)
+{
+	trim_blocks_locked(ms, seg, seg_off, lo, hi);
+	for (uint64_t block = lo; block <= hi; block++)
+		if (bit_get(seg->stale, block)) /* it could not be punched */
+			memset(seg->base + (block << BLOCK_SHIFT), 0, STORE_BLOCK);
 }
 
 static int memory_alloc(struct memory_store *ms, uint64_t off, uint64_t len)
@@ -552,7 +656,7 @@ static int memory_alloc(struct memory_store *ms, uint64_t off, uint64_t len)
 		fresh = hi - lo + 1 - bits_count(seg->alloc, lo, hi);
 		rc = quota_take(&ms->mb->backend.quota, fresh << BLOCK_SHIFT);
 		if (rc == 0) {
-			trim_blocks_locked(ms, seg, off - in_seg, lo, hi);
+			clear_stale_locked(ms, seg, off - in_seg, lo, hi);
 			set_allocated_locked(ms, seg, lo, hi, fresh);
 		}
 		pthread_mutex_unlock(mu);
@@ -661,6 +765,7 @@ static const struct store_ops memory_store_ops = {
     .name = "memory",
     .submit = memory_submit,
     .lend = memory_lend,
+    .unlend = memory_unlend,
     .stat = memory_stat,
     .destroy = memory_destroy,
 };

@@ -101,7 +101,8 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 
 	pthread_mutex_lock(&sessions->mu);
 	session = find_locked(sessions, hello->session);
-	*ret_how = session ? SESSION_RESUMED : SESSION_NEW;
+	/* Until it has used the session a client may not have seen its welcome, and thinks it new. */
+	*ret_how = session && session->used ? SESSION_RESUMED : SESSION_NEW;
 	if (!session)
 		rc = admit_new_locked(sessions, hello, pool, &session);
 	else if (session->pool != pool)

@@ -46,10 +46,14 @@ static void read_done(struct store_req *sreq, int err)
 {
 	struct fs_req *req = req_of(sreq);
 
-	if (err)
+	if (err) {
 		fs_reply_err(req, err);
-	else
-		fs_reply(req, sreq->buf, sreq->len);
+		return;
+	}
+	fs_answer(req, 0, sreq->buf, sreq->len);
+	if (sreq->ret_lent)
+		store_unlend(&req->handle->store, sreq->off, (uint32_t)sreq->len);
+	fs_req_end(req);
 }
 
 /* Reads what of the request lies within the file. */
