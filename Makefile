@@ -131,7 +131,7 @@ bench: ## measures against peers in the same run; results in docs/bench
 	$(Q)O=$(O) scripts/bench.sh
 
 demo: ## shows it working on this machine, and leaves nothing behind
-	$(Q)scripts/deps.sh build demo
+	$(Q)scripts/deps.sh build
 	$(SUBMAKE) all tools
 	$(Q)O=$(O) scripts/demo.sh
 

@@ -43,7 +43,8 @@ enum {
 /* The file that names the pool whose regions these are: its uuid in hex digits and a newline. */
 #define MARKER "remram-pool"
 
-/* The largest quota that makes sense: no offset is larger. */
+/* How long a region can be, whatever the quota, and the quota of a pool that has none of its own: no
+ * offset is larger. */
 #define LIMIT_MAX ((uint64_t)INT64_MAX - STORE_BLOCK + 1)
 
 struct file_backend {
@@ -90,8 +91,8 @@ static int single_open(
 	fd = fcntl(fb->fd, F_DUPFD_CLOEXEC, 0);
 	if (fd < 0)
 		return err_sys(err, -errno, "file:%s", fb->path);
-	return file_region_create(
-	    fd, &fb->space, file, fb->backend.quota.limit, fb->workers, ret_store, err);
+	return file_region_create(fd, &fb->space, file,
+	    fb->device ? fb->backend.quota.limit : LIMIT_MAX, fb->workers, ret_store, err);
 }
 
 static int file_region_open(
@@ -117,8 +118,7 @@ static int file_region_open(
 		close(fd);
 		return err_set(err, -ENOMEM, "out of memory for a region");
 	}
-	return file_region_create(
-	    fd, &fb->space, file, backend->quota.limit, fb->workers, ret_store, err);
+	return file_region_create(fd, &fb->space, file, LIMIT_MAX, fb->workers, ret_store, err);
 }
 
 static int file_region_remove(struct backend *backend, uint64_t id, struct err *err)

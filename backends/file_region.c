@@ -372,15 +372,26 @@ static int region_alloc(void *ctx, uint64_t off, uint64_t len, bool keep)
 	return rc;
 }
 
+static int truncate_all(struct file_region *fr, uint64_t size)
+{
+	while (ftruncate(fr->fd, (off_t)size))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 static int region_resize(void *ctx, uint64_t size)
 {
 	struct file_region *fr = ctx;
-	int rc = 0;
+	int rc;
 
 	if (fr->device)
 		return size == fr->size_max ? 0 : -EOPNOTSUPP;
-	while (rc == 0 && ftruncate(fr->fd, (off_t)size))
-		rc = errno == EINTR ? 0 : -errno;
+	rc = truncate_all(fr, size);
+	/* Making a file longer leaves what is reserved beyond its end; a truncate to the length that
+	 * it has gives that back. */
+	if (rc == 0 && atomic_load(&fr->file->beyond))
+		rc = truncate_all(fr, size);
 	if (rc == 0)
 		atomic_store(&fr->file->beyond, space_reserved_beyond(fr->fd, size));
 	space_settle(fr->space, fr->file, fr->fd, 0);

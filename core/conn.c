@@ -116,7 +116,8 @@ static void fail(struct conn *conn, int err)
 	conn->failed = true;
 	loop_fd_del(&conn->lfd);
 	drop_queue(conn, err ? err : -EPIPE);
-	conn->handlers->closed(conn, err);
+	if (!conn->closing) /* sent may have closed it */
+		conn->handlers->closed(conn, err);
 }
 
 static void leave(struct conn *conn)
@@ -164,7 +165,7 @@ static int parse(struct conn *conn)
 			return rc;
 		conn->in_off += h->header_len;
 		conn->in_len -= h->header_len;
-		if (conn->payload_len == 0) {
+		if (conn->payload_len == 0 && !conn->closing) {
 			rc = h->frame(conn);
 			if (rc)
 				return rc;

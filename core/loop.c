@@ -45,6 +45,7 @@ struct loop {
 	int event_count, event_idx;
 	struct loop_timer **timers;
 	unsigned timer_count, timer_room;
+	uint64_t expiring_ns; /* while run_timers runs: what is due by then runs now; else 0 */
 	struct loop_task *deferred, **deferred_tail;
 	unsigned watches;
 	unsigned credit;
@@ -203,7 +204,9 @@ static void timer_settle(struct loop *loop, unsigned slot)
 
 void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t at_ns)
 {
-	timer->at_ns = at_ns;
+	/* One that is set to the past while timers run comes after those that are due already, in the next
+	 * round: it can't keep the loop from everything else. */
+	timer->at_ns = at_ns > loop->expiring_ns ? at_ns : loop->expiring_ns + 1;
 	if (!timer->loop) {
 		if (loop->timer_count == loop->timer_room) {
 			unsigned room = loop->timer_room * 2;
@@ -309,18 +312,18 @@ static void run_deferred(struct loop *loop)
 static bool run_timers(struct loop *loop)
 {
 	bool any = false;
-	uint64_t now;
 
 	if (loop->timer_count == 0)
 		return false;
-	now = loop_now_ns();
-	while (loop->timer_count > 0 && loop->timers[0]->at_ns <= now) {
+	loop->expiring_ns = loop_now_ns();
+	while (loop->timer_count > 0 && loop->timers[0]->at_ns <= loop->expiring_ns) {
 		struct loop_timer *timer = loop->timers[0];
 
 		loop_timer_cancel(timer);
 		timer->expired(timer);
 		any = true;
 	}
+	loop->expiring_ns = 0;
 	return any;
 }
 

@@ -25,7 +25,6 @@
 #include "core/uri.h"
 #include "mount/busy.h"
 #include "mount/control.h"
-#include "mount/loopdev.h"
 #include "mount/memroom.h"
 #include "mount/swapdev.h"
 
@@ -201,15 +200,36 @@ static bool is_on(const struct loopdev *loop, const char *file)
 	       (loop->file[len] == '\0' || !strcmp(loop->file + len, " (deleted)"));
 }
 
+/* Is it on this region of a mount that was detached (umount -l)?  Its files' names are then counted from
+ * the mount's own root; a file that is really there under that name is somebody else's. */
+static bool is_on_detached(const struct loopdev *loop, const char *region)
+{
+	return loop->file[0] == '/' && !strcmp(loop->file + 1, region) && access(loop->file, F_OK);
+}
+
+int attach_inspect(
+    const struct runstate *state, const struct runstate_device *dev, struct loopdev *ret_loop)
+{
+	char file[FILE_MAX];
+	struct loopdev loop;
+
+	region_file(state, dev, file);
+	if (!dev->device[0] || loopdev_inspect(dev->device, &loop) ||
+	    (!is_on(&loop, file) && !is_on_detached(&loop, dev->region)))
+		return -ENXIO;
+	*ret_loop = loop;
+	return 0;
+}
+
 /* The device that dev's region is on, also if it was never recorded: dev->device may be "" after. */
 static void find_device(const struct runstate *state, struct runstate_device *dev)
 {
 	char file[FILE_MAX];
 	struct loopdev loop;
 
-	region_file(state, dev, file);
-	if (dev->device[0] && loopdev_inspect(dev->device, &loop) == 0 && is_on(&loop, file))
+	if (attach_inspect(state, dev, &loop) == 0)
 		return;
+	region_file(state, dev, file);
 	dev->device[0] = '\0';
 	if (loopdev_find(file, &loop) == 0)
 		strcpy(dev->device, loop.path);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "core/err.h"
+#include "mount/loopdev.h"
 #include "mount/runstate.h"
 
 struct attach {
@@ -17,6 +18,11 @@ struct attach {
 	struct runstate *state; /* devices: what is wanted; kept up to date, here and in the file */
 	const volatile int *interrupted; /* set by a signal: give up; may be NULL */
 };
+
+/* Looks whether dev (of state->devices) is on its loop device: 0, or -ENXIO if the device has no file or
+ * one that is not ours. */
+int attach_inspect(
+    const struct runstate *state, const struct runstate_device *dev, struct loopdev *ret_loop);
 
 /* Attaches all of state->devices.  The swap region is made with swap_size bytes if it is not there,
  * reserved in full at the donor, and formatted, unless it holds anything but zeros or swap

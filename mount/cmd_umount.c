@@ -59,12 +59,28 @@ static int unmount_locked(
 	return res;
 }
 
+/* A mount point that was removed after somebody else had unmounted it: there may be something to clean
+ * up all the same. */
+static bool is_known(const char *text, char dir[PATH_MAX])
+{
+	char run_dir[MOUNT_RUN_DIR_MAX];
+	struct runstate state;
+	struct err ignored;
+
+	if (text[0] != '/' || runstate_load(runstate_dir(text, run_dir), &state, &ignored))
+		return false;
+	memcpy(dir, state.dir, PATH_MAX);
+	return true;
+}
+
 static int run(const struct umount_args *args, const char *text, struct err *err)
 {
 	char dir[PATH_MAX], run_dir[MOUNT_RUN_DIR_MAX];
 	struct mountinfo info;
 	int lock, res = mountinfo_resolve(text, dir, err);
 
+	if (res == -ENOENT && is_known(text, dir))
+		res = 0;
 	if (res)
 		return res;
 	runstate_dir(dir, run_dir);

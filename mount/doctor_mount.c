@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/uri.h"
+#include "mount/attach.h"
 #include "mount/cgroup.h"
 #include "mount/fusectl.h"
 #include "mount/loopdev.h"
@@ -169,12 +170,13 @@ static bool device_each(void *ctx, const struct loopdev *loop)
 }
 
 /* Is what the mount command attached still there? */
-static void check_recorded(struct doctor *doctor, const struct runstate_device *dev)
+static void check_recorded(
+    struct doctor *doctor, const struct runstate *state, const struct runstate_device *dev)
 {
 	struct loopdev loop;
 	struct swapdev swap;
 
-	if (loopdev_inspect(dev->device, &loop)) {
+	if (attach_inspect(state, dev, &loop)) {
 		doctor_add(doctor, DOCTOR_FAIL, "loop device",
 		    "region %.100s is not attached any more", dev->region);
 		doctor_advise(doctor, "unmount and mount again");
@@ -203,7 +205,7 @@ void doctor_mount(struct doctor *doctor, const struct status *status)
 	check_background(doctor, fusectl_connection(info.dev));
 	check_read_ahead(doctor, info.dev);
 	for (i = 0; i < status->state.device_count; i++)
-		check_recorded(doctor, &status->state.devices[i]);
+		check_recorded(doctor, &status->state, &status->state.devices[i]);
 	loopdev_each(device_each, &devices);
 	if (devices.count == 0) {
 		doctor_add(doctor, DOCTOR_PASS, "loop devices", "none: no swap to be careful with");

@@ -72,11 +72,14 @@ static volatile sig_atomic_t is_ready;
 /* The command unmounts; before there is a mount the process just ends. */
 static void hand_on(int signal_nr)
 {
+	int saved = errno;
+
 	if (!is_ready) {
 		tell(command_pipe, MOUNT_EX_USER, "interrupted");
 		_exit(MOUNT_EX_USER);
 	}
 	kill(command_pid, SIGTERM);
+	errno = saved;
 }
 
 static void point_to_null(int fd)

@@ -22,7 +22,7 @@ static void fill_schemes(void)
 {
 	unsigned i;
 
-	for (i = 0; backend_registry[i] && i < SCHEMES_MAX; i++)
+	for (i = 0; i < SCHEMES_MAX && backend_registry[i]; i++)
 		schemes[i] = backend_registry[i]->scheme;
 }
 

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "core/uri.h"
+#include "mount/attach.h"
 #include "mount/control.h"
-#include "mount/loopdev.h"
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
 
@@ -203,7 +203,7 @@ static void print_device(const struct status *status, const struct runstate_devi
 	struct swapdev swap;
 
 	fprintf(out, LABEL "%s on ", dev->swap ? "swap" : "loop", dev->region);
-	if (!dev->device[0] || loopdev_inspect(dev->device, &loop)) {
+	if (attach_inspect(&status->state, dev, &loop)) {
 		fprintf(out, "%s: NOT ATTACHED\n", dev->device[0] ? dev->device : "no device");
 		return;
 	}
@@ -278,7 +278,7 @@ static void write_device(const struct status *status, const struct runstate_devi
 {
 	struct loopdev loop;
 	struct swapdev swap;
-	bool attached = dev->device[0] && loopdev_inspect(dev->device, &loop) == 0;
+	bool attached = attach_inspect(&status->state, dev, &loop) == 0;
 	bool on = attached && swapdev_find(dev->device, &swap, NULL) == 0;
 
 	putc('{', out);

@@ -361,6 +361,23 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 	return res;
 }
 
+/* Is something attached that could not be undone? */
+static bool has_devices(const char *run_dir)
+{
+	struct runstate state;
+	struct loopdev loop;
+	struct err ignored;
+	unsigned i;
+
+	if (runstate_load(run_dir, &state, &ignored))
+		return false;
+	for (i = 0; i < state.device_count; i++) {
+		if (attach_inspect(&state, &state.devices[i], &loop) == 0)
+			return true;
+	}
+	return false;
+}
+
 void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 {
 	struct unmount patient = *unmount;
@@ -373,5 +390,6 @@ void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 	}
 	if (!wait_daemon(&patient, daemon, FORCE_MS))
 		kill(daemon, SIGKILL);
-	runstate_remove(unmount->run_dir);
+	if (!has_devices(unmount->run_dir))
+		runstate_remove(unmount->run_dir);
 }

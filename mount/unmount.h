@@ -35,7 +35,8 @@ struct unmount {
 int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err);
 
 /* The last resort for a mount that was only just made: detaches it whatever the state, waits for its
- * daemon (a process that does not end within seconds is killed), and removes run_dir. */
+ * daemon (a process that does not end within seconds is killed), and removes run_dir, unless a device
+ * could not be detached: then `remram umount` can try again. */
 void unmount_abandon(const struct unmount *unmount, pid_t daemon);
 
 #endif

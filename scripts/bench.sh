@@ -47,8 +47,8 @@ if [[ $QUICK ]]; then
 	SECONDS_EACH=1
 	MOUNTS=3
 fi
-# The watchdog: three times what a run has been seen to take.
-TIME_LIMIT=$((600 + ROUNDS * 900))
+# The watchdog: several times what a run has been seen to take, and the wait for another test's swap.
+TIME_LIMIT=$((1800 + ROUNDS * 900))
 
 # choose NAME LIST ALLOWED…: prints the words of LIST (all that are allowed if it is empty).
 choose() {
@@ -157,6 +157,7 @@ main() {
 	trap 'exit 143' TERM
 	RAW=$GUARD_DIR/samples
 	: >"$RAW"
+	[[ " ${MEASURES[*]} " != *" swap "* ]] || guard_lock_swap
 
 	say "starting and filling"
 	start_contenders

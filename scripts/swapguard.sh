@@ -11,6 +11,7 @@
 #
 #   guard_start SECONDS               first; makes $GUARD_DIR, a temporary directory for the test's files
 #   trap guard_cleanup EXIT
+#   guard_lock_swap                   before the first swapon
 #   guard_add KIND VALUE              at once after (or just before) making it
 #   guard_drop KIND VALUE             when the test has undone it by itself
 #
@@ -35,6 +36,20 @@ guard_start() {
 	mount -t fusectl none "$GUARD_DIR/.fusectl" 2>/dev/null || true
 	guard_watch "$1" $$ </dev/null >/dev/null &
 	GUARD_WATCHDOG=$!
+}
+
+# guard_lock_swap: waits until no other test on this machine swaps, and keeps others from it until this one
+# has cleaned up.  Swap areas belong to the whole machine: without this, one test's pages land in the other's
+# swap, and are lost with its donor.
+#
+# The lock is held by a process that ends with the watchdog, so no daemon inherits it.
+guard_lock_swap() {
+	local locked
+	# shellcheck disable=SC2016
+	exec {locked}< <(exec flock --close --timeout 1200 /run/lock/remram-swap-test bash -c \
+		'echo locked; exec tail --pid="$1" -f /dev/null >/dev/null 2>&1' - "$GUARD_WATCHDOG")
+	read -r -u "$locked" || die "another test has been swapping for twenty minutes"
+	exec {locked}<&-
 }
 
 guard_add() {
@@ -131,12 +146,24 @@ guard_bounded() {
 	wait "$pid"
 }
 
+# swapoff fails with ENOMEM as long as a page belongs to a process whose control group is full: a few
+# attempts, since that process may be about to end.
+guard_swapoff() {
+	local attempt
+	for ((attempt = 0; attempt < 4; attempt++)); do
+		((attempt == 0)) || sleep 3
+		guard_bounded "$2" swapoff "$1" && return 0
+		guard_is_swap "$1" || return 0
+	done
+	return 1
+}
+
 # Swapping off reads everything back; what a dead donor holds can't be read, and is given up only then.
 guard_undo_swap() {
 	guard_is_swap "$1" || return 0
-	guard_bounded 120 swapoff "$1" && return 0
+	guard_swapoff "$1" 120 && return 0
 	guard_abort
-	guard_bounded 60 swapoff "$1"
+	guard_swapoff "$1" 60
 }
 
 guard_undo_loop() {

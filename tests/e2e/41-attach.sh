@@ -124,6 +124,20 @@ run "$REMRAM" umount "$M"
 guard_drop mount "$M"
 no_loops
 
+step "detached by others while in use: umount cleans up, also when the directory is gone"
+mkdir "$T/other"
+guard_add mount "$T/other"
+run "$REMRAM" mount "127.0.0.1:$DONOR_PORT:/ram" "$T/other" -o attach=a
+dev=$(readlink "$(run_dir "$T/other")/a")
+run umount -i -l "$T/other"
+run rmdir "$T/other"
+contains "status" "$("$REMRAM" status)" "$T/other: 127.0.0.1:$DONOR_PORT:/ram
+  mount       NOT MOUNTED any more"
+run "$REMRAM" umount "$T/other" 2>/dev/null
+guard_drop mount "$T/other"
+[[ ! -e $(run_dir "$T/other") ]] || fail "the run directory is left"
+eventually 5 "the device is free" test ! -e "/sys/block/${dev#/dev/}/loop"
+
 step "a name that needs care"
 mount_pool ram "$M"
 name=$'sp ace %41\xff'

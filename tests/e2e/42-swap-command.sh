@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse loop mkswap jq
 cgroup_available || skip "needs memory control groups"
+guard_lock_swap
 donor_start ram=memory:?size=256M
 M=$T/mnt
 RUN=$(run_dir "$M")

@@ -4,6 +4,7 @@
 # remram status and remram doctor: valid JSON, honest figures, and a doctor who finds what was broken.
 . "$(dirname "$0")/lib.sh"
 requires fuse loop mkswap losetup jq
+guard_lock_swap
 donor_start ram=memory:?size=128M
 M=$T/mnt
 SRC=127.0.0.1:$DONOR_PORT:/ram

@@ -246,10 +246,14 @@ void rig_expect(
 	ck_assert(buf);
 	while (len) {
 		uint32_t n = len < store->max_len ? (uint32_t)len : store->max_len;
+		bool same;
+		int rc;
 
 		memset(buf, 0xa5, n);
-		ck_assert_int_eq(rig_read(loop, store, off, buf, n), 0);
-		for (uint32_t i = 0; i < n; i++)
+		rc = rig_read(loop, store, off, buf, n);
+		rig_check(rc == 0, "%s: read: %d", store->ops->name, rc);
+		same = memcmp(buf, bytes ? bytes : store_zeros, n) == 0;
+		for (uint32_t i = 0; !same && i < n; i++)
 			rig_check(buf[i] == (bytes ? bytes[i] : 0),
 			    "%s: byte %llu is 0x%02x, not 0x%02x", store->ops->name,
 			    (unsigned long long)(off + i), buf[i], bytes ? bytes[i] : 0);

@@ -123,7 +123,7 @@ static void describe_wrong(struct work *wk, uint64_t page, unsigned w, uint64_t 
 	print_line(STDERR_FILENO,
 	    "memwork: wrong word at offset %" PRIu64 " (page %" PRIu64 "): got 0x%016" PRIx64
 	    ", want 0x%016" PRIx64 ": %s\n",
-	    page * PAGE_BYTES + w * 8, page, got, want, guess);
+	    page * PAGE_BYTES + (uint64_t)w * 8, page, got, want, guess);
 }
 
 static void page_verify(struct work *wk, uint64_t page)
