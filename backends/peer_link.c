@@ -408,6 +408,19 @@ static void soft_expired(struct loop_timer *timer)
 	peer_req_fail_all(peer, -EIO);
 }
 
+/* Tells the donor that the session is over, so that it keeps nothing of it; if that does not go out at
+ * once, the donor finds out by itself. */
+static void say_bye(struct peer *peer)
+{
+	struct frame_req frame = {.op = FRAME_BYE, .id = FRAME_ID_PING};
+	uint8_t buf[FRAME_REQ_LEN];
+
+	if (peer->state != LINK_UP || conn_queued(peer->conn))
+		return;
+	frame_req_put(buf, &frame);
+	(void)!send(conn_fd(peer->conn), buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void give_up_now(struct loop_task *task)
 {
 	struct peer *peer = (struct peer *)((char *)task - offsetof(struct peer, give_up_task));
@@ -422,6 +435,7 @@ void link_give_up(struct peer *peer)
 	if (peer->state == LINK_FAILED)
 		return;
 	log_error("%s: given up: all I/O fails from now on", peer->address);
+	say_bye(peer);
 	peer->state = LINK_FAILED;
 	peer->since_ns = loop_now_ns();
 	loop_defer(peer->loop, &peer->give_up_task);
@@ -454,19 +468,6 @@ int link_init(struct peer *peer, struct err *err)
 	peer->since_ns = loop_now_ns();
 	attempt(peer);
 	return 0;
-}
-
-/* Tells the donor that the session is over, so that it keeps nothing of it; if that does not go out at
- * once, the donor finds out by itself. */
-static void say_bye(struct peer *peer)
-{
-	struct frame_req frame = {.op = FRAME_BYE, .id = FRAME_ID_PING};
-	uint8_t buf[FRAME_REQ_LEN];
-
-	if (peer->state != LINK_UP || conn_queued(peer->conn))
-		return;
-	frame_req_put(buf, &frame);
-	(void)!send(conn_fd(peer->conn), buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void link_fini(struct peer *peer)

@@ -14,6 +14,10 @@
 
 #include "core/log.h"
 
+/* A write's time is taken when it begins, the file's when it is carried out: what is no later than this
+ * has been told to the catalogue. */
+static const int64_t WRITE_NS = 2000000000;
+
 struct load {
 	struct local_pool *lp;
 	struct err *err;
@@ -37,7 +41,7 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 	/* The bytes know best how many they are, and if they changed after the catalogue was told. */
 	store_stat(store, &stat);
 	attr.size = stat.size;
-	if (stat.mtime_ns > attr.ctime_ns)
+	if (stat.mtime_ns > attr.ctime_ns + WRITE_NS)
 		attr.mtime_ns = stat.mtime_ns;
 	if (attr.version < (uint64_t)region_now_ns())
 		attr.version = (uint64_t)region_now_ns();

@@ -143,19 +143,19 @@ const char *serve_flag_options(unsigned long flags)
 	static char text[128];
 	static const struct {
 		unsigned long flag;
-		const char *name;
+		const char *set, *clear;
 	} names[] = {
-	    {MS_NOSUID, ",nosuid"},
-	    {MS_NODEV, ",nodev"},
-	    {MS_NOEXEC, ",noexec"},
-	    {MS_NOATIME, ",noatime"},
-	    {MS_SYNCHRONOUS, ",sync"},
-	    {MS_DIRSYNC, ",dirsync"},
+	    /* libfuse sets these two unless it is told otherwise. */
+	    {MS_NOSUID, ",nosuid", ",suid"},
+	    {MS_NODEV, ",nodev", ",dev"},
+	    {MS_NOEXEC, ",noexec", ""},
+	    {MS_NOATIME, ",noatime", ""},
+	    {MS_SYNCHRONOUS, ",sync", ""},
+	    {MS_DIRSYNC, ",dirsync", ""},
 	};
 
 	strcpy(text, flags & MS_RDONLY ? "ro" : "rw");
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (flags & names[i].flag)
-			strcat(text, names[i].name);
+		strcat(text, flags & names[i].flag ? names[i].set : names[i].clear);
 	return text;
 }

@@ -22,7 +22,7 @@ interrupted_io() {
 	local jobs=() pid
 	rm -f "$M"/*
 	fileop --create "$M/read" write 0 64M 7 , fsync , drop
-	verify_job direct 3 --rw=randwrite --bs=4k-256k --ioengine=libaio --iodepth=16 --direct=1
+	verify_job direct 3 --rw=randwrite --bsrange=4k-256k --ioengine=libaio --iodepth=16 --direct=1
 	jobs+=("$JOB")
 	verify_job buffered 3 --rw=write --bs=64k --ioengine=psync
 	jobs+=("$JOB")

@@ -449,6 +449,22 @@ umount_dir() {
 	eventually 10 "the run directory goes" test ! -e "$(run_dir "$dir")"
 }
 
+# daemon_kill DIR: SIGKILL.
+daemon_kill() {
+	local pid
+	pid=$(daemon_pid "$1")
+	kill -KILL "$pid"
+	eventually 10 "the daemon is gone" process_gone "$pid"
+}
+
+# umount_dead DIR: cleans up the mount of a daemon that was killed.
+umount_dead() {
+	run "$REMRAM" umount "$1" 2>>"$T/umount.log"
+	guard_drop mount "$1"
+	! guard_is_mounted "$1" || fail "$1 is still mounted"
+	[[ ! -e $(run_dir "$1") ]] || fail "$(run_dir "$1") is left"
+}
+
 # attr FILE FORMAT: what stat prints of it.
 attr() {
 	run stat -c "$2" "$1"

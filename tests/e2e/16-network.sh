@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# A network that cuts, swallows and delays: the session goes on where it was, every byte right, even in memory.
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "$0")/lib.sh"
+requires fuse fio
+donor_start ram=memory:?size=512M
+# The proxy stands between client and donor.
+proxy_port=$(e2e_port)
+"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
+	>"$T/proxy.log" 2>&1 &
+guard_add pid $!
+eventually 5 "the proxy's control socket" test -S "$T/proxy"
+network() {
+	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
+}
+real_port=$DONOR_PORT
+DONOR_PORT=$proxy_port
+mount_logged ram "$T/mnt"
+DONOR_PORT=$real_port
+M=$T/mnt
+
+# io SECONDS: verifying I/O in the background that writes for that long.
+io() {
+	jobs=()
+	rm -f "$M"/*
+	for kind in "libaio --rw=randwrite --bsrange=4k-1m --iodepth=16 --direct=1" "psync --rw=write --bs=64k" \
+		"mmap --rw=randwrite --bs=4k"; do
+		# shellcheck disable=SC2086
+		job fio --name=verify --filename="$M/${kind%% *}" --size=$(($1 * 20))M --rate=,20m --verify=crc32c \
+			--verify_fatal=1 --do_verify=1 --verify_state_save=0 --randrepeat=0 --ioengine=$kind
+		jobs+=("$JOB")
+	done
+	# Each of these must happen once, however often it is sent.
+	job bash -e -c 'for ((i = 0; i < 25 * $2; i++)); do echo $i >"$1/n$i"; mv -n "$1/n$i" "$1/m$i"
+		[[ ! -e $1/n$i && $(<"$1/m$i") == $i ]]; echo more >>"$1/m$i"
+		[[ $(stat -c %s "$1/m$i") -eq $((${#i} + 6)) ]]; rm "$1/m$i"; sleep 0.02; done' - "$M" "$1"
+	jobs+=("$JOB")
+}
+
+io_passes() {
+	local pid
+	for pid in "${jobs[@]}"; do
+		job_passes 40 "$pid"
+	done
+}
+
+step "cut again and again"
+io 3
+for ((i = 0; i < 12; i++)); do
+	sleep 0.25
+	network cut
+done
+io_passes
+
+step "cut in the middle of frames"
+io 3
+for bytes in 1 7 100 4095 5000 65537 1000003; do
+	sleep 0.4
+	network cut-after $bytes
+done
+io_passes
+network cut
+
+step "nothing comes through for 7 s, then all of it"
+io 2
+sleep 0.5
+network blackhole
+sleep 7
+network resume
+io_passes
+
+step "the donor cannot be reached for a while"
+io 1
+sleep 0.3
+network refuse
+network cut
+sleep 2
+network accept
+io_passes
+
+step "a slow line, 20 ms away"
+network delay 10
+fileop --create "$M/far" write 0 16M 1 , fsync , drop , verify 0 16M 1
+network delay 0
+umount_dir "$M"
+finish
