@@ -40,10 +40,16 @@ lint_tidy() {
 		$(pkg-config --cflags fuse3 sqlite3 check | tr '\n' ' ')"
 	flags+=('-DREMRAM_VERSION="0"')
 	files '*.c' | grep -E '^(core|backends|fuse|export|mount)/' |
-		xargs -P "$(nproc)" -n 1 sh -c '
-			file=$1 && shift
-			out=$(clang-tidy --quiet "$file" -- "$@" 2>/dev/null) || { printf "%s\n" "$out"; exit 1; }
-		' sh {} "${flags[@]}"
+		xargs -P "$(nproc)" -I{} scripts/lint.sh --tidy-one {} "${flags[@]}"
+}
+
+# In one piece, so that the findings of two files at once do not mix.
+tidy_one() {
+	local out file=$1
+	shift
+	out=$(clang-tidy --quiet "$file" -- "$@" 2>/dev/null) && return 0
+	printf '%s\n' "$out"
+	return 1
 }
 
 lint_cppcheck() {
@@ -104,9 +110,11 @@ main() {
 	[[ $failed -eq 0 ]]
 }
 
-if [[ ${1-} == --format ]]; then
+case ${1-} in
+--format)
 	need_commands clang-format
 	files '*.c' '*.h' | xargs clang-format -i
-else
-	main "$@"
-fi
+	;;
+--tidy-one) tidy_one "${@:2}" ;;
+*) main "$@" ;;
+esac
