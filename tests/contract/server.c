@@ -116,15 +116,15 @@ static const struct malformed {
 	"\0\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 	"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
 	76, "malformed body"},
-    {"PING before HELLO", BEFORE_HELLO, {.op = FRAME_PING}, -1, NULL, 0, "PING: not now"},
+    {"PING before HELLO", BEFORE_HELLO, {.op = FRAME_PING}, -1, NULL, 0, "PING: came before HELLO"},
     {"READ before HELLO", BEFORE_HELLO, {.op = FRAME_READ, .handle = 1, .len = 1}, -1, NULL, 0,
-	"READ: not now"},
+	"READ: came before HELLO"},
     {"LOOKUP before HELLO", BEFORE_HELLO, {.op = FRAME_LOOKUP, .payload = 3}, -1, "\1\0a", 3,
-	"LOOKUP: not now"},
+	"LOOKUP: came before HELLO"},
     {"second HELLO", AFTER_HELLO, {.op = FRAME_HELLO, .payload = 45}, -1,
 	"RMRM\1\0\1\0\0\0\0\0\0\0\0\0\0\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\2\0\0\0\0\0\0\0\3\0ra"
 	"m",
-	45, "HELLO: not now"},
+	45, "HELLO: came a second time"},
     {"HELLO without body", BEFORE_HELLO, {.op = FRAME_HELLO}, -1, NULL, 0, "HELLO: malformed body"},
     {"HELLO with another magic", BEFORE_HELLO, {.op = FRAME_HELLO, .payload = 45}, -1,
 	"RMRN\1\0\1\0\0\0\0\0\0\0\0\0\0\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\1\0\0\0\0\0\0\0\3\0ra"
