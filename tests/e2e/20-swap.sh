@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A region as swap: a workload of three times its memory limit finds every word right, and umount undoes all of it.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup jq
 cgroup_available || skip "needs a memory control group"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The client inside the limited control group, where a daemon that waits for memory would wait for itself, goes on.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup
 cgroup_available || skip "needs a memory control group"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Ten rounds of mount, swap, workload and umount leave no mount, loop device, swap, process or file behind.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup
 cgroup_available || skip "needs a memory control group"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Swap that can't be set up or undone is refused with a clear sentence, and everything stays as it was.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup
 cgroup_available || skip "needs a memory control group"
 
@@ -49,7 +49,7 @@ nothing
 step "umount is refused while what is swapped out does not fit into memory, and all goes on"
 mount_devices swap=swap0
 group_make 64M
-job cgroup_exec "$GROUP" "$TOOLS/memwork" --size 224M --random 40000 --rounds 3
+workload_start --size 224M --random 40000 --rounds 3
 enough() {
 	[[ $(swapped) -gt $((120 << 20)) ]]
 }
@@ -59,8 +59,7 @@ code=0
 is "exit code" "$code" 32
 contains "the sentence" "$(cat "$T/said")" "memory"
 guard_is_swap "$(device_of swap0)" || fail "the swap is gone"
-job_passes 100
-contains "the workload's report" "$(tail -n 1 "$T/job.log")" "wrong_words=0"
+workload_passes 100
 
 step "and works afterwards"
 umount_devices

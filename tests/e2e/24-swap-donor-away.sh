@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Swap survives cut connections and a donor that stands still; with discard the donor gets its memory back.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup
 cgroup_available || skip "needs a memory control group"
 
@@ -11,12 +11,11 @@ group_make 96M
 
 # A proxy between client and donor; `order WORDS` speaks to it.
 port=$(e2e_port)
-mkfifo "$T/orders"
-e2e_exec "$TOOLS/proxy" --listen "127.0.0.1:$port" --connect "127.0.0.1:$DONOR_PORT" <>"$T/orders" \
-	>>"$T/proxy.log" 2>&1 &
+e2e_exec "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy.sock" \
+	</dev/null >>"$T/proxy.log" 2>&1 &
 guard_add pid $!
 order() {
-	echo "$*" >"$T/orders"
+	run "$TOOLS/ask" "$T/proxy.sock" "$@" >/dev/null
 }
 listening() {
 	(: <>"/dev/tcp/127.0.0.1/$port")
@@ -28,23 +27,21 @@ mkdir "$T/mnt"
 mount_source "127.0.0.1:$port:/ram" "$T/mnt" -o swap=swap0,size=384M,discard
 guard_add loop "$(device_of swap0)"
 guard_add swap "$(device_of swap0)"
-job cgroup_exec "$GROUP" "$TOOLS/memwork" --size 288M --random 20000 --rounds 2
+workload_start --size 288M --random 20000 --rounds 2
 for _ in {1..10}; do
 	sleep 0.5
 	order cut
 done
-job_passes 100
-contains "the workload's report" "$(tail -n 1 "$T/job.log")" "wrong_words=0"
+workload_passes 100
 at_least "reconnects" "$("$REMRAM" status --json "$T/mnt" | jq '.[0].daemon.connection.reconnects')" 3
 
 step "a donor that stands still for 8 s is waited for"
-job cgroup_exec "$GROUP" "$TOOLS/memwork" --size 288M --random 5000 --rounds 1
+workload_start --size 288M --random 5000 --rounds 1
 sleep 1
 kill -STOP "$DONOR_PID"
 sleep 8
 kill -CONT "$DONOR_PID"
-job_passes 100
-contains "the workload's report" "$(tail -n 1 "$T/job.log")" "wrong_words=0"
+workload_passes 100
 
 step "the donor got its memory back"
 little() {

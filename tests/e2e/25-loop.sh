@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # A region on a loop device carries a file system; while it is attached the region can't be pulled away under it.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/swap.sh"
+. "$E2E_ROOT/tests/e2e/swap.sh"
 requires fuse loop losetup mkfs.ext4 fio
 
 donor_start ram=memory:?size=512M

@@ -42,13 +42,25 @@ group_make() {
 	guard_add cgroup "$GROUP"
 }
 
-# workload SECONDS ARG…: memwork in GROUP; every word must be right.
+# workload_start ARG…: memwork in GROUP, in the background.
+workload_start() {
+	# shellcheck disable=SC2016
+	job bash -c '. "$0/scripts/lib.sh"; . "$0/scripts/cgroup.sh"; cgroup_exec "$@"' "$E2E_ROOT" "$GROUP" \
+		"$TOOLS/memwork" "$@"
+}
+
+# workload_passes SECONDS: it ends within the time, and every word was right.
+workload_passes() {
+	job_passes "$1"
+	contains "the workload's report" "$(tail -n 1 "$T/job.log")" "wrong_words=0"
+}
+
+# workload SECONDS ARG…: both.
 workload() {
 	local seconds=$1
 	shift
-	job cgroup_exec "$GROUP" "$TOOLS/memwork" "$@"
-	job_passes "$seconds"
-	contains "the workload's report" "$(tail -n 1 "$T/job.log")" "wrong_words=0"
+	workload_start "$@"
+	workload_passes "$seconds"
 }
 
 # swapped: bytes that are out on the device of region swap0.
