@@ -56,6 +56,9 @@ bool fs_idle(const struct fs *fs);
  * it must be open or just looked at. */
 int fs_pin(struct fs *fs, const char *name, bool on);
 
+/* The name of a region that is pinned, or NULL if none is. */
+const char *fs_pinned(const struct fs *fs);
+
 struct fs_stats {
 	uint64_t requests; /* read from /dev/fuse */
 	unsigned in_flight;

@@ -143,6 +143,13 @@ static void server_clean_up(const struct mount_conf *conf)
 	runstate_unlock(lock);
 }
 
+/* What systemd looks for in the name of a process that it must not kill at shutdown, since others need it
+ * until the end (systemd.io/ROOT_STORAGE_DAEMONS). */
+static void mark_storage_daemon(void)
+{
+	program_invocation_name[0] = '@';
+}
+
 /* Returns the exit code of the server's process. */
 static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 {
@@ -162,8 +169,10 @@ static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 		become_daemon(&server);
 	}
 	log_set_level(conf->log);
-	if (conf->lock_memory)
+	if (conf->lock_memory) {
+		mark_storage_daemon();
 		lockmem_prepare(&refused);
+	}
 	res = log_start(!conf->foreground, &err);
 	lockmem_log_refused(&refused);
 	if (res == 0)

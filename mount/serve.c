@@ -202,14 +202,23 @@ static const struct control_ops control_ops = {
     .forget_donor = control_forget,
 };
 
-/* SIGTERM detaches the mount; its files stay usable until the last is closed. */
+/* SIGTERM detaches the mount; its files stay usable until the last is closed.  Swap would lose its mount
+ * point and with it the way to undo it: then the signal is only answered. */
 static void signal_ready(struct loop_fd *lfd, uint32_t events)
 {
 	struct daemon *daemon = (struct daemon *)((char *)lfd - offsetof(struct daemon, signals));
 	struct signalfd_siginfo info;
+	const char *pinned;
 
 	if (read(lfd->fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	pinned = fs_pinned(daemon->fs);
+	if (pinned) {
+		log_warn(
+		    "%s: not unmounting %s: region \"%s\" is in use by a loop device: umount it",
+		    strsignal((int)info.ssi_signo), daemon->conf->dir, pinned);
+		return;
+	}
 	log_info("%s: unmounting %s", strsignal((int)info.ssi_signo), daemon->conf->dir);
 	fs_unmount(daemon->conf->dir);
 }
