@@ -105,8 +105,14 @@ run_test() {
 	start=${EPOCHREALTIME/[.,]/}
 	timeout -k 60 "$LIMIT" "$program" </dev/null >"$log" 2>&1 &
 	RUNNING=$!
-	# An interrupt ends the wait; the test then cleans up.
-	until wait "$RUNNING"; code=$?; ! kill -0 "$RUNNING" 2>/dev/null; do :; done
+	# An interrupt ends the wait; the test then cleans up.  What the shell says of killed ones is in the report.
+	{
+		until
+			wait "$RUNNING"
+			code=$?
+			! kill -0 "$RUNNING"
+		do :; done
+	} 2>/dev/null
 	RUNNING=
 	ms=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
 	read -r passed failed < <(checks_of "$name" "$log" "$code")
@@ -124,7 +130,11 @@ run_test() {
 		rm -f "$log"
 		return
 	fi
-	((code != 124 && code != 137)) || note=" after $LIMIT s: its time was up"
+	if ((code == 124 || code == 137)); then
+		note=" after $LIMIT s: its time was up"
+	elif ((code > 128)); then
+		note=" by signal $(kill -l $((code - 128)))"
+	fi
 	report FAIL "$name" "$passed" "$ms" "$failed failed${note}; $log ends:"
 	tail -n 25 "$log" | sed 's/^/      | /'
 }
