@@ -96,7 +96,9 @@ fuzzers: $(FUZZERS)
 
 # ---- tests ----------------------------------------------------------------------------------------
 
-SUBMAKE = +$(Q)$(MAKE) --no-print-directory
+# As many jobs as there are processors, unless the caller said how many.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE = +$(Q)$(MAKE) --no-print-directory $(JOBS)
 
 check: ## installs what is missing, builds everything, runs every test (as root: with real mounts)
 	$(Q)scripts/deps.sh build test
