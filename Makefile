@@ -98,7 +98,7 @@ fuzzers: $(FUZZERS)
 
 # As many jobs as there are processors, unless the caller said how many.
 JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
-SUBMAKE = +$(Q)$(MAKE) --no-print-directory $(JOBS)
+SUBMAKE = +$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory $(JOBS)
 
 check: ## installs what is missing, builds everything, runs every test (as root: with real mounts)
 	$(Q)scripts/deps.sh build test
