@@ -62,7 +62,7 @@ struct peer_conn {
 	bool bye;
 	bool draining;
 	bool waiting; /* stands in sl->waiting */
-	bool throttled; /* paused because of unsent replies */
+	bool throttled; /* paused: too much of it is in flight or unsent */
 	struct peer_conn *next_waiting;
 	struct frame_req frame; /* being received */
 	struct peer_req *current; /* its request */
@@ -594,10 +594,25 @@ static int check_hello(struct peer_conn *pc, const struct frame_hello *hello, ch
 	return 0;
 }
 
+/* Why session_admit said no, for the client. */
+static const char *admit_text(int rc)
+{
+	switch (rc) {
+	case -ESTALE:
+		return "a newer connection of this session was here already";
+	case -EINVAL:
+		return "this session is one of another pool";
+	case -EAGAIN:
+		return "too many sessions";
+	default:
+		return "the donor is out of memory";
+	}
+}
+
 static int do_hello(struct peer_req *req)
 {
 	struct peer_conn *pc = req->pc;
-	char text[FRAME_TEXT_MAX] = "this session can't be continued";
+	char text[FRAME_TEXT_MAX];
 	enum session_admit how;
 	struct frame_hello hello;
 	int rc;
@@ -617,6 +632,7 @@ static int do_hello(struct peer_req *req)
 		}
 		pc->current = NULL;
 		pc->state = GREETING;
+		snprintf(text, sizeof(text), "%s", admit_text(rc));
 	}
 	log_info("client %s: refused: %s", pc->address, text);
 	reply_text(req, rc, text);
@@ -632,11 +648,13 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 
 	if (frame_req_get(header, &pc->frame, &why))
 		return bad_frame(pc, why);
-	if ((pc->state == GREETING) != (pc->frame.op == FRAME_HELLO) || pc->state == WAITING)
-		return bad_frame(pc, "not now");
-	if (pc->in_flight >= FRAME_IN_FLIGHT_MAX + 2) /* HELLO and PING do not count */
-		return bad_frame(pc, "too many requests in flight");
-	if (conn_queued(conn) > QUEUED_MAX) {
+	if (pc->state == GREETING && pc->frame.op != FRAME_HELLO)
+		return bad_frame(pc, "came before HELLO");
+	if (pc->state == WAITING)
+		return bad_frame(pc, "came before the welcome");
+	if (pc->state == UP && pc->frame.op == FRAME_HELLO)
+		return bad_frame(pc, "came a second time");
+	if (conn_queued(conn) > QUEUED_MAX || pc->in_flight >= FRAME_IN_FLIGHT_MAX) {
 		pc->throttled = true;
 		return -EAGAIN;
 	}
@@ -727,8 +745,12 @@ static void displace_run(struct loop_task *task)
 {
 	struct peer_conn *pc = (struct peer_conn *)((char *)task - offsetof(struct peer_conn, displace));
 
-	if (!finish_gone(pc))
-		pc_close(pc);
+	if (finish_gone(pc))
+		return;
+	if (pc->state != CLOSING)
+		log_info("client %s: its session goes on over another connection: this one is closed",
+		    pc->address);
+	pc_close(pc);
 }
 
 static void admit_run(struct loop_task *task)

@@ -12,7 +12,9 @@
  *
  * Invariants:
  *   1. fs->in is NULL or owned; parked > 0 only with in set.
- *   2. Each request read from the device is answered exactly once, or is one that wants no answer
+ *   2. After the end of the mount its handles are closed only when no request is in flight that may use
+ *      them, or is about to open one more.
+ *   3. Each request read from the device is answered exactly once, or is one that wants no answer
  *      (FORGET, INTERRUPT).
  */
 #include <assert.h>
@@ -71,7 +73,7 @@ static void stop_reading(struct fs *fs)
 		loop_timer_set(fs->loop, &fs->starved, loop_now_ns() + 1000000000u);
 }
 
-static struct fs_req *req_get(struct fs *fs)
+struct fs_req *fs_req_get(struct fs *fs)
 {
 	struct fs_req *req = fs->free_reqs;
 
@@ -100,7 +102,7 @@ void fs_req_end(struct fs_req *req)
 	req->next = fs->free_reqs;
 	fs->free_reqs = req;
 	fs->in_flight--;
-	if (fs->parked || !fs->in)
+	if (fs->parked || !fs->in || fs->gone)
 		loop_defer(fs->loop, &fs->go_on);
 }
 
@@ -188,7 +190,8 @@ static bool handle_silent(struct fs *fs, const struct fuse_in_header *h)
 	switch (h->opcode) {
 	case FUSE_FORGET:
 		if (len >= sizeof(struct fuse_forget_in))
-			fs_node_forget(fs, h->nodeid, ((const struct fuse_forget_in *)arg)->nlookup);
+			fs_node_forget(
+			    fs, h->nodeid, ((const struct fuse_forget_in *)arg)->nlookup);
 		return true;
 	case FUSE_BATCH_FORGET:
 		if (len >= sizeof(struct fuse_batch_forget_in))
@@ -254,9 +257,10 @@ static bool dispatch(struct fs *fs, size_t n)
 {
 	const struct fuse_in_header *h = (const struct fuse_in_header *)(fs->in + IN_OFFSET);
 	size_t count = sizeof(operations) / sizeof(operations[0]);
-	bool known = h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
-					      h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
-					      h->opcode == FUSE_DESTROY);
+	bool known =
+	    h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
+				     h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
+				     h->opcode == FUSE_DESTROY);
 	struct fs_req *req;
 
 	if (n < sizeof(*h) || h->len != n || handle_silent(fs, h))
@@ -269,7 +273,7 @@ static bool dispatch(struct fs *fs, size_t n)
 		write_reply(fs, h->unique, -EINVAL, NULL, 0);
 		return true;
 	}
-	req = req_get(fs);
+	req = fs_req_get(fs);
 	if (!req)
 		return false;
 	req->unique = h->unique;
@@ -296,7 +300,7 @@ static void device_gone(struct fs *fs, int err)
 	fs->gone = true;
 	loop_fd_del(&fs->dev);
 	loop_timer_cancel(&fs->starved);
-	fs_close_all(fs);
+	loop_defer(fs->loop, &fs->go_on);
 	fs->conf.gone(fs->conf.ctx, err);
 }
 
@@ -338,14 +342,18 @@ static void dev_ready(struct loop_fd *lfd, uint32_t events)
 	read_device((struct fs *)((char *)lfd - offsetof(struct fs, dev)));
 }
 
-/* Memory came back while reading was stopped. */
+/* Memory came back while reading was stopped, or the mount has ended: what is open is closed once nothing
+ * uses it any more. */
 static void go_on(struct loop_task *task)
 {
 	struct fs *fs = (struct fs *)((char *)task - offsetof(struct fs, go_on));
 	size_t n = fs->parked;
 
-	if (fs->gone)
+	if (fs->gone) {
+		if (fs->in_flight == 0)
+			fs_close_all(fs);
 		return;
+	}
 	fs->parked = 0;
 	if (n && !dispatch(fs, n)) {
 		fs->parked = n;
@@ -385,8 +393,8 @@ static int allocate(struct fs *fs, struct err *err)
 	return 0;
 }
 
-int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs,
-    struct err *err)
+int fs_create(
+    struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs, struct err *err)
 {
 	struct fs *fs = calloc(1, sizeof(*fs));
 	int rc;
@@ -419,7 +427,7 @@ int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs *
 
 bool fs_idle(const struct fs *fs)
 {
-	return fs->in_flight == 0;
+	return fs->in_flight == 0 && !fs_any_open(fs);
 }
 
 void fs_destroy(struct fs *fs)

@@ -27,7 +27,8 @@ enum {
 	FS_SMALL = 16 * 1024, /* a small buffer; metadata requests fit */
 	FS_SMALL_COUNT = 512,
 	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
-	FS_BIG_SPARE = 256, /* more of them for when the donor is away: interrupts must still be read */
+	FS_BIG_SPARE =
+	    256, /* more of them for when the donor is away: interrupts must still be read */
 	FS_REQS = 2048,
 	FS_BATCH = 32, /* requests read in one go */
 	FS_NODE_BUCKETS = 4096,
@@ -56,7 +57,8 @@ struct fs_req {
 	bool answered; /* the kernel has its reply, or wants none */
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
-	const void *in; /* the operation's argument, in buf or in the device buffer during dispatch */
+	const void
+	    *in; /* the operation's argument, in buf or in the device buffer during dispatch */
 	size_t in_len;
 	struct handle *handle;
 	struct fs_node *node; /* valid while its file is open */
@@ -97,6 +99,8 @@ struct fs {
 
 /* ---- dev.c ---- */
 
+/* A request that is in flight from now on; NULL: all are. */
+struct fs_req *fs_req_get(struct fs *fs);
 /* Ends the request with an error (≤ 0) or with data; its memory goes back. */
 void fs_reply_err(struct fs_req *req, int err);
 void fs_reply(struct fs_req *req, const void *data, size_t len);
@@ -113,9 +117,9 @@ typedef enum fs_verdict fs_handler(struct fs_req *req);
 
 /* ---- the handlers ---- */
 
-fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_rename, fs_rename2, fs_statfs,
-    fs_setxattr, fs_getxattr, fs_listxattr, fs_removexattr, fs_open, fs_create_file, fs_release, fs_read,
-    fs_write, fs_fsync, fs_fallocate, fs_lseek, fs_opendir, fs_readdir;
+fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_rename, fs_rename2,
+    fs_statfs, fs_setxattr, fs_getxattr, fs_listxattr, fs_removexattr, fs_open, fs_create_file,
+    fs_release, fs_read, fs_write, fs_fsync, fs_fallocate, fs_lseek, fs_opendir, fs_readdir;
 
 /* ---- node.c ---- */
 
@@ -141,6 +145,8 @@ char *fs_copy_name(struct fs_req *req, const char *in, size_t room, char *at);
 
 /* The handle of file handle fh, or NULL. */
 struct handle *fs_handle(const struct fs *fs, uint64_t fh);
+bool fs_any_open(const struct fs *fs);
+/* Begins to close handles, as many as there are requests; nothing else is in flight. */
 void fs_close_all(struct fs *fs);
 
 #endif

@@ -100,3 +100,12 @@ int fs_pin(struct fs *fs, const char *name, bool on)
 	node->pinned = on;
 	return 0;
 }
+
+const char *fs_pinned(const struct fs *fs)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
+		for (const struct fs_node *node = fs->nodes[i]; node; node = node->next)
+			if (node->pinned)
+				return node->name;
+	return NULL;
+}

@@ -126,7 +126,8 @@ static void create_answer(struct fs_req *req)
 	} out;
 
 	if (!fs_node_lookup(req->fs, &req->preq.attr, req->preq.name)) {
-		fs_reply_err(req, -ENOMEM); /* the handle is closed when the mount ends */
+		req->fs->handles[req->len] = req->preq.ret_handle; /* closed when the mount ends */
+		fs_reply_err(req, -ENOMEM);
 		return;
 	}
 	fs_fill_entry(req->fs, &req->preq.attr, &out.entry);
@@ -221,31 +222,30 @@ enum fs_verdict fs_release(struct fs_req *req)
 
 /* ---- the end ---- */
 
-static void closed_last(struct pool_req *preq, int err)
+bool fs_any_open(const struct fs *fs)
 {
-	struct fs *fs = preq->owner;
-
-	fs->in_flight--;
-	free(preq);
+	for (uint32_t i = 0; i < fs->handle_room; i++)
+		if (fs->handles[i])
+			return true;
+	return false;
 }
 
 void fs_close_all(struct fs *fs)
 {
 	for (uint32_t i = 0; i < fs->handle_room; i++) {
-		struct pool_req *preq;
+		struct fs_req *req = fs->handles[i] ? fs_req_get(fs) : NULL;
 
-		if (!fs->handles[i] || fs->handles[i] == &reserved)
+		if (!fs->handles[i])
 			continue;
-		preq = calloc(1, sizeof(*preq));
-		if (!preq)
-			return;
-		preq->op = POOL_CLOSE;
-		preq->session = FS_SESSION;
-		preq->handle = fs->handles[i];
-		preq->done = closed_last;
-		preq->owner = fs;
+		if (!req)
+			return; /* we come back when these have ended */
+		req->answered = true;
+		memset(&req->preq, 0, sizeof(req->preq));
+		req->preq.op = POOL_CLOSE;
+		req->preq.session = FS_SESSION;
+		req->preq.handle = fs->handles[i];
+		req->preq.done = release_done;
 		fs->handles[i] = NULL;
-		fs->in_flight++;
-		pool_submit(fs->pool, preq);
+		pool_submit(fs->pool, &req->preq);
 	}
 }

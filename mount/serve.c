@@ -6,7 +6,7 @@
  * serving → ending (the mount is gone: what is open is closed, what is in flight ends) → return.
  * Everything runs on one loop; loop_run is left and entered again between the stages of starting.
  *
- * With lock_memory the order is: prepare, allocate and touch everything, connect, mount, lock, then
+ * With lock_memory the order is: prepare (the caller, before it starts the log), allocate and touch everything, connect, mount, lock, then
  * the first request is read.
  */
 #include "mount/serve.h"
@@ -167,8 +167,10 @@ static void set_read_ahead(const struct daemon *daemon)
 
 	if (mountinfo_find(daemon->conf->dir, &info))
 		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(info.dev), minor(info.dev));
-	len = snprintf(text, sizeof(text), "%llu", (unsigned long long)daemon->conf->read_ahead / 1024);
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(info.dev),
+	    minor(info.dev));
+	len = snprintf(
+	    text, sizeof(text), "%llu", (unsigned long long)daemon->conf->read_ahead / 1024);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text, (size_t)len) != len)
 		log_warn("%s: %s: sequential reads will be slower", path, strerror(errno));
@@ -200,14 +202,23 @@ static const struct control_ops control_ops = {
     .forget_donor = control_forget,
 };
 
-/* SIGTERM detaches the mount; its files stay usable until the last is closed. */
+/* SIGTERM detaches the mount; its files stay usable until the last is closed.  Swap would lose its mount
+ * point and with it the way to undo it: then the signal is only answered. */
 static void signal_ready(struct loop_fd *lfd, uint32_t events)
 {
 	struct daemon *daemon = (struct daemon *)((char *)lfd - offsetof(struct daemon, signals));
 	struct signalfd_siginfo info;
+	const char *pinned;
 
 	if (read(lfd->fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	pinned = fs_pinned(daemon->fs);
+	if (pinned) {
+		log_warn(
+		    "%s: not unmounting %s: region \"%s\" is in use by a loop device: umount it",
+		    strsignal((int)info.ssi_signo), daemon->conf->dir, pinned);
+		return;
+	}
 	log_info("%s: unmounting %s", strsignal((int)info.ssi_signo), daemon->conf->dir);
 	fs_unmount(daemon->conf->dir);
 }
@@ -233,7 +244,8 @@ static int watch_signals(struct daemon *daemon, struct err *err)
 
 static void end_check(struct loop_timer *timer)
 {
-	struct daemon *daemon = (struct daemon *)((char *)timer - offsetof(struct daemon, end_timer));
+	struct daemon *daemon =
+	    (struct daemon *)((char *)timer - offsetof(struct daemon, end_timer));
 
 	loop_stop(daemon->loop);
 }
@@ -284,8 +296,6 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	char path[MOUNT_RUN_DIR_MAX + 16];
 	int rc;
 
-	if (conf->lock_memory)
-		lockmem_prepare_logged();
 	rc = loop_create(&loop_conf, &daemon->loop, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
@@ -329,7 +339,8 @@ int serve(const struct mount_conf *conf, void (*ready)(void *ctx), void *ctx, in
 	if (rc == 0) {
 		loop_run(daemon->loop); /* until the kernel has shaken hands */
 		if (daemon->gone) {
-			rc = err_set(err, -EIO, "%s: the kernel did not accept the mount", conf->dir);
+			rc = err_set(
+			    err, -EIO, "%s: the kernel did not accept the mount", conf->dir);
 			*ret_exit = MOUNT_EX_FAIL;
 		} else {
 			set_read_ahead(daemon);
