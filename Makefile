@@ -42,7 +42,7 @@ SAN_LINK := $(SAN_FLAGS)
 
 # pkg-config is asked once, when the first recipe needs the answer.
 pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
-	run `scripts/deps.sh build test` as root))
+	run `scripts/deps.sh build` as root))
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
 CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
@@ -96,7 +96,9 @@ fuzzers: $(FUZZERS)
 
 # ---- tests ----------------------------------------------------------------------------------------
 
-SUBMAKE = +$(Q)$(MAKE) --no-print-directory
+# As many jobs as there are processors, unless the caller said how many.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE = +$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory $(JOBS)
 
 check: ## installs what is missing, builds everything, runs every test (as root: with real mounts)
 	$(Q)scripts/deps.sh build test
