@@ -125,10 +125,8 @@ static void write_done(struct store_req *sreq, int err)
 enum fs_verdict fs_write(struct fs_req *req)
 {
 	const struct fuse_write_in *in = req->in;
-	struct fs *fs = req->fs;
 	uint32_t size = in->size;
 	uint64_t off = in->offset;
-	void *data;
 
 	if (!begin(req, in->fh))
 		return FS_TAKEN;
@@ -144,17 +142,7 @@ enum fs_verdict fs_write(struct fs_req *req)
 		fs_reply(req, &(struct fuse_write_out){0}, sizeof(struct fuse_write_out));
 		return FS_TAKEN;
 	}
-	if (size <= FS_SMALL) {
-		if (!fs_req_buffer(req, size))
-			return FS_PARK;
-		data = memcpy(req->buf, in + 1, size);
-	} else {
-		data = (void *)(uintptr_t)(in + 1);
-		req->buf = fs->in;
-		req->bufs = fs->big;
-		fs->in = NULL;
-	}
-	submit(req, STORE_WRITE, 0, off, size, data, write_done);
+	submit(req, STORE_WRITE, 0, off, size, fs_req_keep(req, in + 1, size), write_done);
 	return FS_TAKEN;
 }
 
@@ -239,7 +227,8 @@ static void seek_on(struct fs_req *req)
 
 	if (req->off >= size) {
 		if (req->arg == SEEK_HOLE)
-			fs_reply(req, &(struct fuse_lseek_out){size}, sizeof(struct fuse_lseek_out));
+			fs_reply(
+			    req, &(struct fuse_lseek_out){size}, sizeof(struct fuse_lseek_out));
 		else
 			fs_reply_err(req, -ENXIO);
 		return;
@@ -262,7 +251,8 @@ static void extents_done(struct store_req *sreq, int err)
 		const struct extent *ext = &sreq->extents[i];
 
 		if ((ext->flags & EXTENT_HOLE) == wanted) {
-			fs_reply(req, &(struct fuse_lseek_out){ext->off}, sizeof(struct fuse_lseek_out));
+			fs_reply(
+			    req, &(struct fuse_lseek_out){ext->off}, sizeof(struct fuse_lseek_out));
 			return;
 		}
 		req->off = ext->off + ext->len;
@@ -297,8 +287,9 @@ enum fs_verdict fs_lseek(struct fs_req *req)
 		fs_reply_err(req, -EINVAL);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_GETATTR, seek_size_known))
+	if (!fs_req_buffer(req, FS_EXTENTS * sizeof(struct extent)))
 		return FS_PARK;
+	fs_pool_req(req, POOL_GETATTR, seek_size_known);
 	req->preq.handle = req->handle;
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
