@@ -17,16 +17,23 @@ static struct fs_req *req_of(struct store_req *sreq)
 	return (struct fs_req *)((char *)sreq - offsetof(struct fs_req, sreq));
 }
 
+/* An interrupt that came in an earlier stage of the request holds for this one, too: the kernel sends it
+ * once. */
 static void submit(struct fs_req *req, enum store_op op, unsigned flags, uint64_t off, uint64_t len,
     void *buf, store_done_fn *done)
 {
+	bool interrupted;
+
 	req->sreq.op = op;
 	req->sreq.flags = flags;
 	req->sreq.off = off;
 	req->sreq.len = len;
 	req->sreq.buf = buf;
 	req->sreq.done = done;
+	interrupted = req->interrupted;
 	store_submit(&req->handle->store, &req->sreq);
+	if (interrupted)
+		store_interrupt(&req->sreq);
 }
 
 /* Finds handle and node of a data request; false: it was answered. */
