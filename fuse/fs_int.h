@@ -134,9 +134,10 @@ fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_r
 /* ---- node.c ---- */
 
 struct fs_node *fs_node_find(const struct fs *fs, uint64_t id);
-struct fs_node *fs_node_find_name(const struct fs *fs, const char *name);
 /* The kernel is told of a region: one more lookup.  NULL: out of memory. */
 struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name);
+/* `from` is called `to` now (NULL: it was removed) and no other region is, unless they were exchanged. */
+void fs_node_renamed(struct fs *fs, const char *from, const char *to, bool exchange);
 void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups);
 void fs_node_drop_all(struct fs *fs);
 

@@ -295,37 +295,33 @@ enum fs_verdict fs_mknod(struct fs_req *req)
 	return FS_TAKEN;
 }
 
-static bool name_pinned(struct fs *fs, const char *name)
+/* The names of nodes follow, so that status does. */
+static void unlink_done(struct pool_req *preq, int err)
 {
-	struct fs_node *node = fs_node_find_name(fs, name);
+	struct fs_req *req = fs_req_of_pool(preq);
 
-	return node && node->pinned;
+	if (err == 0)
+		fs_node_renamed(req->fs, preq->name, NULL, false);
+	fs_reply_err(req, err);
 }
 
 enum fs_verdict fs_unlink(struct fs_req *req)
 {
-	fs_pool_req(req, POOL_REMOVE, plain_done);
+	fs_pool_req(req, POOL_REMOVE, unlink_done);
 	req->preq.name = fs_name(req->in, req->in_len);
 	if (!req->preq.name)
 		fs_reply_err(req, -ENAMETOOLONG);
-	else if (name_pinned(req->fs, req->preq.name))
-		fs_reply_err(req, -EBUSY);
 	else
 		pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
 }
 
-/* The names of nodes follow, so that pins and status do. */
 static void rename_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
-	struct fs_node *node = fs_node_find_name(req->fs, preq->name);
-	struct fs_node *other = fs_node_find_name(req->fs, preq->new_name);
 
-	if (err == 0 && other)
-		strcpy(other->name, preq->flags & POOL_EXCHANGE ? preq->name : "");
-	if (err == 0 && node)
-		strncpy(node->name, preq->new_name, sizeof(node->name) - 1);
+	if (err == 0)
+		fs_node_renamed(req->fs, preq->name, preq->new_name, preq->flags & POOL_EXCHANGE);
 	fs_reply_err(req, err);
 }
 
@@ -345,8 +341,6 @@ static enum fs_verdict start_rename(
 		fs_reply_err(req, -ENAMETOOLONG);
 	else if (newdir != FUSE_ROOT_ID)
 		fs_reply_err(req, -EXDEV);
-	else if (name_pinned(req->fs, from) || name_pinned(req->fs, to))
-		fs_reply_err(req, -EBUSY);
 	else
 		pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
