@@ -288,15 +288,21 @@ static int unmount_live(struct job *job, struct err *err)
 
 /* ---- by force ---------------------------------------------------------------------------------- */
 
-static int unmount_force(struct job *job, struct err *err)
+void unmount_give_up(const char *run_dir, dev_t dev)
 {
 	char path[MOUNT_RUN_DIR_MAX + 16];
 	struct err ignored;
+
+	snprintf(path, sizeof(path), "%s/control", run_dir);
+	if (control_command(path, "forget-donor", NULL, FORGET_MS, &ignored))
+		fusectl_abort(fusectl_connection(dev), &ignored);
+}
+
+static int unmount_force(struct job *job, struct err *err)
+{
 	int res;
 
-	control_path(job, path);
-	if (control_command(path, "forget-donor", NULL, FORGET_MS, &ignored))
-		fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	unmount_give_up(job->how->run_dir, job->info.dev);
 	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
