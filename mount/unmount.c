@@ -384,18 +384,28 @@ static bool has_devices(const char *run_dir)
 	return false;
 }
 
+static void detach_ours(const char *dir)
+{
+	struct mountinfo info;
+
+	if (mountinfo_find(dir, &info) || strcmp(info.type, MOUNTINFO_TYPE))
+		return;
+	umount2(dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+	utab_remove(info.source, dir);
+}
+
 void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 {
 	struct unmount patient = *unmount;
-	struct mountinfo info;
 
 	patient.interrupted = NULL;
-	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE)) {
-		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
-		utab_remove(info.source, unmount->dir);
-	}
-	if (!wait_daemon(&patient, daemon, FORCE_MS))
+	detach_ours(unmount->dir);
+	if (!wait_daemon(&patient, daemon, FORCE_MS)) {
 		kill(daemon, SIGKILL);
+		wait_daemon(&patient, daemon, FORCE_MS);
+	}
+	/* It may have mounted after we had looked. */
+	detach_ours(unmount->dir);
 	if (!has_devices(unmount->run_dir))
 		runstate_remove(unmount->run_dir);
 }
