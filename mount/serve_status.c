@@ -57,11 +57,13 @@ static void put_requests(struct text *text, const struct store_stats *stats)
 		const struct hist *hist = &stats->latency[op];
 
 		put(text,
-		    "%s\"%s\":{\"count\":%llu,\"bytes\":%llu,\"errors\":%llu,\"p50_us\":%.1f,\"p99_us\":%.1f,"
+		    "%s\"%s\":{\"count\":%llu,\"bytes\":%llu,\"errors\":%llu,\"p50_us\":%.1f,\"p99_"
+		    "us\":%.1f,"
 		    "\"p999_us\":%.1f}",
 		    op ? "," : "", store_op_name(op), (unsigned long long)stats->requests[op],
 		    (unsigned long long)stats->bytes[op], (unsigned long long)stats->errors[op],
-		    (double)hist_percentile(hist, 50) / 1e3, (double)hist_percentile(hist, 99) / 1e3,
+		    (double)hist_percentile(hist, 50) / 1e3,
+		    (double)hist_percentile(hist, 99) / 1e3,
 		    (double)hist_percentile(hist, 99.9) / 1e3);
 	}
 	put(text, "},");
@@ -130,7 +132,9 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	    (unsigned long long)((loop_now_ns() - daemon->start_ns) / 1000000000));
 	put_connection(&text, daemon);
 	put_requests(&text, daemon->stats);
-	put(&text, "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld},",
+	put(&text,
+	    "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld}"
+	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
 	put(&text, "\"regions\":[");
 	fs_for_each_open(daemon->fs, put_region, &text);
@@ -140,22 +144,22 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 
 const char *serve_flag_options(unsigned long flags)
 {
+	/* Both ways: libfuse has defaults of its own. */
 	static char text[128];
 	static const struct {
 		unsigned long flag;
-		const char *name;
+		const char *set, *clear;
 	} names[] = {
-	    {MS_NOSUID, ",nosuid"},
-	    {MS_NODEV, ",nodev"},
-	    {MS_NOEXEC, ",noexec"},
-	    {MS_NOATIME, ",noatime"},
-	    {MS_SYNCHRONOUS, ",sync"},
-	    {MS_DIRSYNC, ",dirsync"},
+	    {MS_NOSUID, ",nosuid", ",suid"},
+	    {MS_NODEV, ",nodev", ",dev"},
+	    {MS_NOEXEC, ",noexec", ""},
+	    {MS_NOATIME, ",noatime", ""},
+	    {MS_SYNCHRONOUS, ",sync", ""},
+	    {MS_DIRSYNC, ",dirsync", ""},
 	};
 
 	strcpy(text, flags & MS_RDONLY ? "ro" : "rw");
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (flags & names[i].flag)
-			strcat(text, names[i].name);
+		strcat(text, flags & names[i].flag ? names[i].set : names[i].clear);
 	return text;
 }
