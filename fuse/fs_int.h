@@ -46,7 +46,7 @@ struct fs_node {
 	uint64_t version; /* of what the kernel may have cached; 0: nothing */
 	unsigned opens;
 	bool pinned;
-	char name[POOL_NAME_MAX + 1]; /* as last looked up */
+	char *name; /* as last looked up, for status; NULL: none, or no memory was left for it */
 };
 
 struct fs_req {

@@ -134,33 +134,15 @@ static void create_answer(struct fs_req *req)
 	fs_reply(req, &out, sizeof(out));
 }
 
-static void truncate_done(struct pool_req *preq, int err)
-{
-	struct fs_req *req = fs_req_of_pool(preq);
-
-	preq->ret_handle = preq->handle;
-	preq->attr.size = err ? preq->attr.size : 0;
-	create_answer(req);
-}
-
 static void create_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
 
 	if (err) {
 		req->fs->handles[req->len] = NULL;
-		fs_reply_err(req, err);
-		return;
-	}
-	/* Somebody else was faster: then O_TRUNC is ours to do, the kernel thinks the file is new. */
-	if (req->arg & O_TRUNC && preq->attr.size) {
-		preq->op = POOL_SETATTR;
-		preq->id = preq->attr.id;
-		preq->handle = preq->ret_handle;
-		preq->set = POOL_SET_SIZE;
-		preq->attr.size = 0;
-		preq->done = truncate_done;
-		pool_submit(req->fs->pool, preq);
+		/* Somebody else was faster: the kernel begins anew, finds the file, checks whether it may be
+		 * opened, and truncates it if that was wanted. */
+		fs_reply_err(req, err == -EEXIST && !(req->arg & O_EXCL) ? -ESTALE : err);
 		return;
 	}
 	create_answer(req);
@@ -181,7 +163,7 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	}
 	req->arg = in->flags;
 	req->len = number;
-	req->preq.flags = access_of(in->flags) | (in->flags & O_EXCL ? POOL_EXCLUSIVE : 0);
+	req->preq.flags = access_of(in->flags) | POOL_EXCLUSIVE;
 	req->preq.number = number;
 	req->preq.attr.mode = in->mode & 01777;
 	req->preq.attr.uid = req->uid;

@@ -336,8 +336,11 @@ int attach_again(const struct attach *attach, struct err *err)
 
 	for (i = 0; res == 0 && i < attach->state->device_count; i++) {
 		struct runstate_device *dev = &attach->state->devices[i];
+		struct swapdev swap;
 		if (!dev->device[0])
 			res = attach_one(attach, dev, false, err);
+		else if (dev->swap && swapdev_find(dev->device, &swap, NULL))
+			res = swapdev_on(dev->device, dev->prio, dev->discard, err);
 	}
 	return res;
 }

@@ -24,7 +24,7 @@ describe() {
 			[[ $name == @(reserved|longer|kept|zeroed|punched) ]] || "$TOOLS/fileop" --read "./$name" extents
 			sha256sum <"./$name"
 		done
-		run stat -f -c '%b %f %c' .
+		run stat -f -c '%b %c' .
 	)
 }
 
