@@ -51,10 +51,10 @@ void fs_destroy(struct fs *fs);
  * open is closed when the last request has ended. */
 bool fs_idle(const struct fs *fs);
 
-/* A loop device or swap uses region `name` from now on (or no more): its opens carry POOL_PIN, and it
- * can't be renamed, removed or resized (EBUSY).  -ENOENT if the kernel does not know the name yet:
- * it must be open or just looked at. */
-int fs_pin(struct fs *fs, const char *name, bool on);
+/* A loop device or swap uses region `id` from now on (or no more): its opens carry POOL_PIN, with which
+ * the pool refuses to remove, rename or resize it (EBUSY).  -ENOENT if the kernel does not know the
+ * region: it must be open or just looked at. */
+int fs_pin(struct fs *fs, uint64_t id, bool on);
 
 /* The name of a region that is pinned, or NULL if none is. */
 const char *fs_pinned(const struct fs *fs);

@@ -24,13 +24,10 @@ struct fs_node *fs_node_find(const struct fs *fs, uint64_t id)
 	return node;
 }
 
-struct fs_node *fs_node_find_name(const struct fs *fs, const char *name)
+static void set_name(struct fs_node *node, const char *name)
 {
-	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
-		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
-			if (strcmp(node->name, name) == 0)
-				return node;
-	return NULL;
+	memset(node->name, 0, sizeof(node->name));
+	strncpy(node->name, name, sizeof(node->name) - 1);
 }
 
 struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name)
@@ -48,8 +45,21 @@ struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, co
 	}
 	node->lookups++;
 	node->size = attr->size;
-	strncpy(node->name, name, sizeof(node->name) - 1);
+	if (strcmp(node->name, name))
+		set_name(node, name);
 	return node;
+}
+
+void fs_node_renamed(struct fs *fs, const char *from, const char *to, bool exchange)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++) {
+		for (struct fs_node *node = fs->nodes[i]; node; node = node->next) {
+			if (strcmp(node->name, from) == 0)
+				set_name(node, to ? to : "");
+			else if (to && strcmp(node->name, to) == 0)
+				set_name(node, exchange ? from : "");
+		}
+	}
 }
 
 void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
@@ -91,9 +101,9 @@ void fs_for_each_open(const struct fs *fs,
 				region(ctx, node->name, node->size, node->opens);
 }
 
-int fs_pin(struct fs *fs, const char *name, bool on)
+int fs_pin(struct fs *fs, uint64_t id, bool on)
 {
-	struct fs_node *node = fs_node_find_name(fs, name);
+	struct fs_node *node = fs_node_find(fs, id);
 
 	if (!node)
 		return -ENOENT;

@@ -100,8 +100,7 @@ enum fs_verdict fs_open(struct fs_req *req)
 	uint32_t number;
 	int rc;
 
-	if (!fs_pool_req(req, POOL_OPEN, open_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_OPEN, open_done);
 	rc = reserve_number(req->fs, &number);
 	if (rc) {
 		fs_reply_err(req, rc);
@@ -173,10 +172,8 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	uint32_t number;
 	int rc;
 
-	if (!fs_pool_req(req, POOL_CREATE, create_done))
-		return FS_PARK;
-	req->preq.name =
-	    fs_copy_name(req, (const char *)(in + 1), req->in_len - sizeof(*in), req->buf);
+	fs_pool_req(req, POOL_CREATE, create_done);
+	req->preq.name = fs_name((const char *)(in + 1), req->in_len - sizeof(*in));
 	rc = req->preq.name ? reserve_number(req->fs, &number) : -ENAMETOOLONG;
 	if (rc) {
 		fs_reply_err(req, rc);
@@ -210,8 +207,7 @@ enum fs_verdict fs_release(struct fs_req *req)
 		fs_reply_err(req, -EBADF);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_CLOSE, release_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_CLOSE, release_done);
 	req->fs->handles[in->fh] = NULL;
 	if (node && node->opens)
 		node->opens--;

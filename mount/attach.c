@@ -50,10 +50,13 @@ static void region_file(
 static int set_pin(
     const struct attach *attach, const struct runstate_device *dev, bool on, struct err *err)
 {
-	char path[MOUNT_RUN_DIR_MAX + 16];
+	char path[MOUNT_RUN_DIR_MAX + 16], id[24];
 
+	if (dev->id == 0)
+		return 0;
 	snprintf(path, sizeof(path), "%s/control", attach->run_dir);
-	return control_command(path, on ? "pin" : "unpin", dev->region, CONTROL_MS, err);
+	snprintf(id, sizeof(id), "%llu", (unsigned long long)dev->id);
+	return control_command(path, on ? "pin" : "unpin", id, CONTROL_MS, err);
 }
 
 /* ---- the swap region --------------------------------------------------------------------------- */
@@ -154,18 +157,24 @@ static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct e
 
 /* ---- one device -------------------------------------------------------------------------------- */
 
-/* From wanted to pinned: the region's name must be known to the daemon meanwhile. */
-static int pin_region(const struct attach *attach, const struct runstate_device *dev,
-    const char *file, struct err *err)
+/* From wanted to pinned: the daemon must know the region meanwhile.  Its inode number is its id. */
+static int pin_region(
+    const struct attach *attach, struct runstate_device *dev, const char *file, struct err *err)
 {
 	int fd = open(file, O_PATH | O_CLOEXEC);
+	struct stat st;
 	int res;
 
 	if (fd < 0 && errno == ENOENT)
 		return err_set(err, -ENOENT, "%s: there is no such region", file);
 	if (fd < 0)
 		return err_sys(err, -errno, "%s", file);
-	res = set_pin(attach, dev, true, err);
+	if (fstat(fd, &st)) {
+		res = err_sys(err, -errno, "%s", file);
+	} else {
+		dev->id = st.st_ino;
+		res = set_pin(attach, dev, true, err);
+	}
 	close(fd);
 	return res;
 }

@@ -15,6 +15,7 @@
 #include "mount/control.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "core/pool.h"
-#include "mount/escape.h"
 
 enum { BACKLOG = 16 };
 
@@ -66,15 +64,15 @@ static void client_expired(struct loop_timer *timer)
 	client_close((struct client *)((char *)timer - offsetof(struct client, timer)));
 }
 
-static void answer_pin(struct client *client, const char *escaped, bool on)
+static void answer_pin(struct client *client, const char *text, bool on)
 {
 	const struct control *control = client->control;
-	char name[POOL_NAME_MAX + 1];
-	struct err err = {.text = "not a region's name"};
-	int res = unescape_percent(escaped, name, sizeof(name));
+	struct err err = {.text = "not a region's id"};
+	int res = -EINVAL, end = 0;
+	uint64_t id;
 
-	if (res == 0)
-		res = control->ops->pin(control->ctx, name, on, &err);
+	if (sscanf(text, "%" SCNu64 "%n", &id, &end) == 1 && !text[end])
+		res = control->ops->pin(control->ctx, id, on, &err);
 	client->answer_len = (size_t)snprintf(client->answer, sizeof(client->answer), "%s%s",
 	    res ? "error: " : "ok", res ? err.text : "");
 }

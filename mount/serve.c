@@ -180,12 +180,12 @@ static void set_read_ahead(const struct daemon *daemon)
 
 /* ---- what the commands ask ---- */
 
-static int control_pin(void *ctx, const char *name, bool on, struct err *err)
+static int control_pin(void *ctx, uint64_t id, bool on, struct err *err)
 {
 	struct daemon *daemon = ctx;
-	int rc = fs_pin(daemon->fs, name, on);
+	int rc = fs_pin(daemon->fs, id, on);
 
-	return rc ? err_set(err, rc, "region \"%s\" is not open here", name) : 0;
+	return rc ? err_set(err, rc, "region %llu is not in use here", (unsigned long long)id) : 0;
 }
 
 static void control_forget(void *ctx)

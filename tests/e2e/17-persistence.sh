@@ -11,6 +11,8 @@ M=$T/mnt
 # describe DIR: everything there is to know of the regions: names, attributes, times, xattrs, holes, contents.
 describe() {
 	local name
+	# What a file system counts as blocks is certain only when they are on disk.
+	sync -f "$T/pool"
 	(
 		cd "$1"
 		find . -mindepth 1 -printf '%f\0' | sort -z | while IFS= read -r -d '' name; do
@@ -66,7 +68,6 @@ fill() {
 step "regions of all kinds, and a remount"
 mount_pool disk "$M"
 fill 1
-sync -f "$M"
 describe "$M" >"$T/before"
 umount_dir "$M"
 mount_pool disk "$M"

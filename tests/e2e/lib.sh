@@ -275,7 +275,7 @@ job_passes() {
 }
 
 # talk NAME COMMAND…: starts a program that answers each line of input with lines that end in "ok" or
-# "failed" (fileop FILE -), and keeps it open; `tell NAME WORDS…` sends it a line and must get "ok";
+# "failed" (fileop FILE -), and waits until it has its file open; `tell NAME WORDS…` sends it a line and must get "ok";
 # `hang_up NAME` ends it.
 declare -A TALK_IN TALK_OUT TALK_PID
 
@@ -289,6 +289,7 @@ talk() {
 	exec {in}>"$T/talk.$name.in" {out}<"$T/talk.$name.out"
 	TALK_IN[$name]=$in TALK_OUT[$name]=$out
 	rm "$T/talk.$name.in" "$T/talk.$name.out"
+	tell "$name" sleep 0
 }
 
 # Prints every line of the answer; the last one is "ok" or "failed".
