@@ -307,6 +307,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		return;
 	}
 	if (req->op == POOL_CLOSE) {
+		assert(req->handle);
 		((struct peer_handle *)req->handle)->open = false;
 		if (link_refuses(peer)) {
 			peer->orphans[req->handle->number] = true;

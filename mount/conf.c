@@ -92,11 +92,11 @@ static const struct opt_choice log_levels[] = {{"error", LOG_LEVEL_ERROR}, {"war
 
 /* clang-format off */
 #define AT(member) OPT_AT(struct mount_conf, member)
-#define LSM(option) {.name = option, .type = OPT_CALL, .placeholder = "LABEL", .call = add_lsm_option}
-#define SET(option, flag) {.name = option, .type = OPT_CALL, .call = set_flag, .value = (int)(flag)}
-#define CLEAR(option, flag) {.name = option, .type = OPT_CALL, .call = clear_flag, .value = (int)(flag)}
-#define REFUSE(option) {.name = option, .type = OPT_CALL, .call = refuse_times}
-#define IGNORE(option) {.name = option, .type = OPT_IGNORE}
+#define LSM(option) {.name = (option), .type = OPT_CALL, .placeholder = "LABEL", .call = add_lsm_option}
+#define SET(option, flag) {.name = (option), .type = OPT_CALL, .call = set_flag, .value = (int)(flag)}
+#define CLEAR(option, flag) {.name = (option), .type = OPT_CALL, .call = clear_flag, .value = (int)(flag)}
+#define REFUSE(option) {.name = (option), .type = OPT_CALL, .call = refuse_times}
+#define IGNORE(option) {.name = (option), .type = OPT_IGNORE}
 
 static const struct opt table[] = {
 	{.type = OPT_HEADING, .help = "Swap and loop devices"},
