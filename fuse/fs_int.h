@@ -99,6 +99,7 @@ struct fs {
 	unsigned node_count;
 	struct handle **handles; /* by number: file handles */
 	uint32_t handle_room;
+	uint32_t handle_hint; /* no number from 1 to below this is free */
 	uint32_t root_mode, root_uid, root_gid;
 	int64_t root_ns;
 };

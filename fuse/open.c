@@ -26,7 +26,7 @@ static struct handle reserved;
 static int reserve_number(struct fs *fs, uint32_t *ret_number)
 {
 	struct handle **grown;
-	uint32_t n = 1;
+	uint32_t n = fs->handle_hint;
 
 	while (n < fs->handle_room && fs->handles[n])
 		n++;
@@ -41,8 +41,16 @@ static int reserve_number(struct fs *fs, uint32_t *ret_number)
 		fs->handle_room = 2 * n;
 	}
 	fs->handles[n] = &reserved;
+	fs->handle_hint = n + 1;
 	*ret_number = n;
 	return 0;
+}
+
+static void free_number(struct fs *fs, uint64_t n)
+{
+	fs->handles[n] = NULL;
+	if (n < fs->handle_hint)
+		fs->handle_hint = (uint32_t)n;
 }
 
 static unsigned access_of(uint32_t flags)
@@ -85,7 +93,7 @@ static void open_done(struct pool_req *preq, int err)
 	struct fuse_open_out out;
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
+		free_number(req->fs, req->len);
 		fs_reply_err(req, err);
 		return;
 	}
@@ -139,7 +147,7 @@ static void create_done(struct pool_req *preq, int err)
 	struct fs_req *req = fs_req_of_pool(preq);
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
+		free_number(req->fs, req->len);
 		/* Somebody else was faster: the kernel begins anew, finds the file, checks whether it may be
 		 * opened, and truncates it if that was wanted. */
 		fs_reply_err(req, err == -EEXIST && !(req->arg & O_EXCL) ? -ESTALE : err);
@@ -190,7 +198,7 @@ enum fs_verdict fs_release(struct fs_req *req)
 		return FS_TAKEN;
 	}
 	fs_pool_req(req, POOL_CLOSE, release_done);
-	req->fs->handles[in->fh] = NULL;
+	free_number(req->fs, in->fh);
 	if (node && node->opens)
 		node->opens--;
 	req->preq.handle = handle;
