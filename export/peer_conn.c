@@ -37,7 +37,8 @@
 
 enum {
 	HELLO_S = 10, /* for the first frame */
-	STALL_S = 60, /* without taking a byte of waiting replies */
+	STALL_S = 60, /* without taking a byte of waiting replies, or sending one of a payload */
+	STARVE_S = 5, /* the same while others wait for requests or buffers */
 	QUEUED_MAX = 16 << 20, /* bytes of unsent replies: then no more requests are read */
 
 	/* Where things lie in the big buffer of a control request. */
@@ -59,6 +60,7 @@ struct peer_conn {
 	struct session *session;
 	struct pool *pool;
 	unsigned in_flight;
+	unsigned small_held, big_held; /* buffers of its requests */
 	bool bye;
 	bool draining;
 	bool waiting; /* stands in sl->waiting */
@@ -66,7 +68,9 @@ struct peer_conn {
 	struct peer_conn *next_waiting;
 	struct frame_req frame; /* being received */
 	struct peer_req *current; /* its request */
-	uint64_t start_ns, moved_ns, bytes_moved; /* for the tick */
+	/* For the tick: when bytes moved last, or there were none to move. */
+	uint64_t start_ns, out_ns, in_ns, bytes_out, bytes_in;
+	uint8_t hello[FRAME_HELLO_MAX], answer[FRAME_TEXT_MAX]; /* of the greeting */
 	struct conn_out ping_out;
 	uint8_t ping[FRAME_REP_LEN];
 	bool pinging;
@@ -105,6 +109,7 @@ int peer_reqs_alloc(struct server_loop *sl)
 		sl->reqs[i].next = sl->free_reqs;
 		sl->free_reqs = &sl->reqs[i];
 	}
+	sl->free_req_count = SERVER_REQS;
 	return 0;
 }
 
@@ -130,10 +135,27 @@ static void pc_gone(struct peer_conn *pc)
 		free(pc);
 }
 
+static unsigned *held(struct peer_conn *pc, const struct bufpool *bufs)
+{
+	return bufs == pc->sl->big ? &pc->big_held : &pc->small_held;
+}
+
+/* NULL when all are out, or when pc holds more than are left: so one connection leaves half to the
+ * others, two leave a third, and one more always finds some. */
+static void *buffer_get(struct peer_conn *pc, struct bufpool *bufs)
+{
+	if (*held(pc, bufs) >= bufpool_left(bufs))
+		return NULL;
+	++*held(pc, bufs);
+	return bufpool_get(bufs);
+}
+
 static void buffer_put(struct peer_req *req)
 {
-	if (req->buf)
-		bufpool_put(req->bufs, req->buf);
+	if (!req->buf)
+		return;
+	bufpool_put(req->bufs, req->buf);
+	--*held(req->pc, req->bufs);
 	req->buf = NULL;
 }
 
@@ -178,6 +200,7 @@ static void req_put(struct peer_req *req)
 		store_unlend(req->lender, req->frame.off, (uint32_t)req->frame.len);
 	req->next = sl->free_reqs;
 	sl->free_reqs = req;
+	sl->free_req_count++;
 	pc->in_flight--;
 	wake_waiting(sl);
 	if (pc->in_flight == 0) {
@@ -211,6 +234,7 @@ static struct bufpool *bufs_for(struct server_loop *sl, const struct frame_req *
 	case FRAME_ZERO:
 	case FRAME_ALLOC:
 	case FRAME_FLUSH:
+	case FRAME_HELLO: /* half-open connections hold no buffers */
 	case FRAME_PING:
 	case FRAME_BYE:
 		return NULL;
@@ -242,16 +266,17 @@ static struct peer_req *req_get(struct peer_conn *pc)
 	struct bufpool *bufs;
 	void *buf = NULL;
 
-	if (!req)
+	if (pc->in_flight >= sl->free_req_count) /* as with buffers (buffer_get) */
 		return NULL;
 	req->lender = lender_for(pc);
 	req->lent = req->lender ? store_lend(req->lender, pc->frame.off, (uint32_t)pc->frame.len) : NULL;
 	if (!req->lent)
 		req->lender = NULL;
 	bufs = req->lent ? NULL : bufs_for(sl, &pc->frame);
-	if (bufs && !(buf = bufpool_get(bufs)))
+	if (bufs && !(buf = buffer_get(pc, bufs)))
 		return NULL;
 	sl->free_reqs = req->next;
+	sl->free_req_count--;
 	req->pc = pc;
 	req->frame = pc->frame;
 	req->buf = buf;
@@ -267,7 +292,8 @@ static void reply_sent(struct conn_out *out, int err)
 	struct peer_req *req = (struct peer_req *)out;
 	struct peer_conn *pc = req->pc;
 
-	if (pc->throttled && pc->conn && conn_queued(pc->conn) < QUEUED_MAX / 2) {
+	if (pc->throttled && pc->conn && conn_queued(pc->conn) < QUEUED_MAX / 2 &&
+	    pc->in_flight <= FRAME_IN_FLIGHT_MAX) {
 		pc->throttled = false;
 		conn_resume(pc->conn);
 	}
@@ -296,18 +322,33 @@ static void reply(struct peer_req *req, int err, uint8_t flags, const void *payl
 	conn_send(req->pc->conn, &req->out);
 }
 
+/* For HELLO only. */
 static void reply_text(struct peer_req *req, int err, const char *text)
 {
-	size_t len = strlen(text);
-	char *at = (char *)req->buf + AREA_RESULT;
+	size_t len = strnlen(text, FRAME_TEXT_MAX);
 
-	assert(req->bufs == req->pc->sl->big);
-	len = len < FRAME_TEXT_MAX ? len : FRAME_TEXT_MAX;
-	memcpy(at, text, len);
-	reply(req, err, 0, at, len);
+	memcpy(req->pc->answer, text, len);
+	reply(req, err, 0, req->pc->answer, len);
 }
 
 /* ---- data ---- */
+
+/* Bytes that are lent need no buffer; the loan ends when they are sent (req_put). */
+static void read_done(struct peer_req *req)
+{
+	const struct store_req *sreq = &req->sreq;
+
+	if (sreq->ret_lent)
+		req->lender = &session_handle(req->pc->session, req->frame.handle)->store;
+	if (sreq->buf != req->buf) {
+		buffer_put(req);
+		wake_waiting(req->pc->sl);
+	}
+	if (sreq->buf == store_zeros || frame_is_zero(sreq->buf, sreq->len))
+		reply(req, 0, FRAME_F_ZEROS, NULL, 0);
+	else
+		reply(req, 0, 0, sreq->buf, sreq->len);
+}
 
 static void data_done(struct store_req *sreq, int err)
 {
@@ -315,16 +356,10 @@ static void data_done(struct store_req *sreq, int err)
 	uint8_t *area;
 	size_t len;
 
-	if (sreq->ret_lent)
-		req->lender = &session_handle(req->pc->session, req->frame.handle)->store;
-
 	if (err) {
 		reply(req, err, 0, NULL, 0);
 	} else if (sreq->op == STORE_READ) {
-		if (sreq->buf == store_zeros || frame_is_zero(sreq->buf, sreq->len))
-			reply(req, 0, FRAME_F_ZEROS, NULL, 0);
-		else
-			reply(req, 0, 0, sreq->buf, sreq->len);
+		read_done(req);
 	} else if (sreq->op == STORE_EXTENTS) {
 		area = (uint8_t *)req->buf + AREA_RESULT;
 		len = frame_extents_put(area, sreq->extents, sreq->ret_extents);
@@ -563,14 +598,13 @@ static void send_welcome(struct peer_conn *pc, bool resumed)
 	    .size_max = pc->pool->size_max,
 	    .in_flight_max = FRAME_IN_FLIGHT_MAX,
 	};
-	uint8_t *area = (uint8_t *)req->buf + AREA_RESULT;
 
 	memcpy(welcome.instance, server_instance(server), 16);
 	memcpy(welcome.boot, server_boot(server), 16);
 	memcpy(welcome.pool_uuid, local_pool_uuid(pc->pool), 16);
 	pc->state = UP;
 	pc->current = NULL;
-	reply(req, 0, resumed ? FRAME_F_RESUMED : 0, area, frame_welcome_put(area, &welcome));
+	reply(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer, frame_welcome_put(pc->answer, &welcome));
 }
 
 /* Which session a HELLO is for; 0, or an error and its text for the client. */
@@ -617,7 +651,7 @@ static int do_hello(struct peer_req *req)
 	struct frame_hello hello;
 	int rc;
 
-	if (frame_hello_get(req->buf, req->frame.payload, &hello))
+	if (frame_hello_get(pc->hello, req->frame.payload, &hello))
 		return bad_frame(pc, "malformed body");
 	rc = check_hello(pc, &hello, text);
 	if (rc == 0) {
@@ -654,7 +688,8 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 		return bad_frame(pc, "came before the welcome");
 	if (pc->state == UP && pc->frame.op == FRAME_HELLO)
 		return bad_frame(pc, "came a second time");
-	if (conn_queued(conn) > QUEUED_MAX || pc->in_flight >= FRAME_IN_FLIGHT_MAX) {
+	if (conn_queued(conn) > (pc->state == GREETING ? 0 : QUEUED_MAX) ||
+	    pc->in_flight >= FRAME_IN_FLIGHT_MAX) {
 		pc->throttled = true;
 		return -EAGAIN;
 	}
@@ -664,7 +699,10 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 		return -EAGAIN;
 	}
 	*ret_len = pc->frame.payload;
-	*ret_buf = pc->current->lent ? pc->current->lent : pc->current->buf;
+	if (pc->frame.op == FRAME_HELLO)
+		*ret_buf = pc->hello;
+	else
+		*ret_buf = pc->current->lent ? pc->current->lent : pc->current->buf;
 	return 0;
 }
 
@@ -709,7 +747,7 @@ static void pc_close(struct peer_conn *pc)
 	conn_close(conn);
 	if (current)
 		req_put(current);
-	wake_waiting(pc->sl); /* this one may have been woken and can't use it */
+	wake_waiting(pc->sl); /* if it was this one's turn, it is another's now */
 	if (--pc->in_flight == 0)
 		pc_gone(pc);
 }
@@ -792,7 +830,7 @@ int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct 
 		free(pc);
 		return rc;
 	}
-	pc->start_ns = pc->moved_ns = loop_now_ns();
+	pc->start_ns = pc->out_ns = pc->in_ns = loop_now_ns();
 	pc->next = sl->conns;
 	if (pc->next)
 		pc->next->prev = pc;
@@ -808,12 +846,13 @@ static void ping_sent(struct conn_out *out, int err)
 	pc->pinging = false;
 }
 
-/* A client that is not read from takes silence for death: an unasked reply to PING says otherwise. */
+/* A client that is not read from, or whose data comes slowly, takes silence for death: an unasked reply to
+ * PING says otherwise. */
 static void send_alive(struct peer_conn *pc)
 {
 	struct frame_rep rep = {.op = FRAME_PING, .id = FRAME_ID_PING};
 
-	if (pc->pinging || !(pc->waiting || pc->throttled))
+	if (pc->pinging || pc->state != UP || !(pc->waiting || pc->throttled || pc->current))
 		return;
 	pc->pinging = true;
 	frame_rep_put(pc->ping, &rep);
@@ -823,17 +862,26 @@ static void send_alive(struct peer_conn *pc)
 	conn_send(pc->conn, &pc->ping_out);
 }
 
-/* The client takes none of its replies, or does not go on with a request that it has begun to send (which
- * holds a buffer), for too long. */
+/* Whether the client keeps what the others need, too, without using it; says so. */
 static bool stalled(struct peer_conn *pc, uint64_t now_ns)
 {
-	uint64_t moved = conn_bytes_out(pc->conn) + conn_bytes_in(pc->conn);
-	bool midway = conn_queued(pc->conn) || (pc->current && pc->state == UP);
+	bool receiving = pc->state == UP && pc->current;
+	bool others_wait = pc->sl->waiting && (pc->sl->waiting != pc || pc->next_waiting);
+	unsigned limit_s = others_wait ? STARVE_S : STALL_S;
+	bool out, in;
 
-	if (!midway || moved != pc->bytes_moved)
-		pc->moved_ns = now_ns;
-	pc->bytes_moved = moved;
-	return now_ns > pc->moved_ns + STALL_S * 1000000000ull;
+	if (conn_queued(pc->conn) == 0 || conn_bytes_out(pc->conn) != pc->bytes_out)
+		pc->out_ns = now_ns;
+	if (!receiving || conn_bytes_in(pc->conn) != pc->bytes_in)
+		pc->in_ns = now_ns;
+	pc->bytes_out = conn_bytes_out(pc->conn);
+	pc->bytes_in = conn_bytes_in(pc->conn);
+	out = now_ns > pc->out_ns + limit_s * 1000000000ull;
+	in = now_ns > pc->in_ns + limit_s * 1000000000ull;
+	if (out || in)
+		log_warn("client %s: %s for %u s%s: connection closed", pc->address,
+		    out ? "takes no replies" : "sends no data", limit_s, others_wait ? " while others wait" : "");
+	return out || in;
 }
 
 void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
@@ -848,14 +896,14 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 			pc_close(pc);
 			continue;
 		}
-		if (stalled(pc, now_ns)) {
-			log_warn("client %s: no byte moved for %d s in the middle of a frame: connection closed",
-			    pc->address, STALL_S);
+		if (stalled(pc, now_ns))
 			pc_close(pc);
-			continue;
-		}
-		send_alive(pc);
+		else
+			send_alive(pc);
 	}
+	/* Whoever was woken may have found that what came back was not what he needs. */
+	while (sl->waiting)
+		wake_waiting(sl);
 }
 
 void peer_conns_drain(struct server_loop *sl, bool now)
