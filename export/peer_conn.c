@@ -886,7 +886,6 @@ static bool stalled(struct peer_conn *pc, uint64_t now_ns)
 
 void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 {
-	wake_waiting(sl);
 	for (struct peer_conn *pc = sl->conns, *next; pc; pc = next) {
 		next = pc->next;
 		if (!pc->conn)
