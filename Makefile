@@ -31,7 +31,8 @@ Q            := $(if $(V),,@)
 # ---- flags ----------------------------------------------------------------------------------------
 
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 \
-	-Wno-unused-parameter $(if $(filter 1,$(WERROR)),-Werror)
+	-Wno-unused-parameter $(if $(findstring clang,$(CC)),-Wno-format-nonliteral) \
+	$(if $(filter 1,$(WERROR)),-Werror)
 OPT ?= $(if $(SAN),-O1,-O2)
 HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -fcf-protection)
 HARDEN_LINK := $(if $(SAN),,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now)
@@ -42,7 +43,7 @@ SAN_LINK := $(SAN_FLAGS)
 
 # pkg-config is asked once, when the first recipe needs the answer.
 pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
-	run `scripts/deps.sh build test` as root))
+	run `scripts/deps.sh build` as root))
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
 CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
@@ -77,7 +78,7 @@ $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
 # programs but their main files.
 $(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \
 	$(ENGINE_OBJ)
-$(UNITS): LIBS = $(CHECK_LIBS)
+$(UNITS) $(FUZZERS): LIBS = $(CHECK_LIBS)
 
 $(PROGRAMS) $(TOOLS) $(UNITS) $(FUZZERS):
 	@mkdir -p $(@D)
@@ -96,7 +97,9 @@ fuzzers: $(FUZZERS)
 
 # ---- tests ----------------------------------------------------------------------------------------
 
-SUBMAKE = +$(Q)$(MAKE) --no-print-directory
+# As many jobs as there are processors, unless the caller said how many.
+JOBS = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+SUBMAKE = +$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory $(JOBS)
 
 check: ## installs what is missing, builds everything, runs every test (as root: with real mounts)
 	$(Q)scripts/deps.sh build test

@@ -124,7 +124,7 @@ static void data_start(struct peer *peer, struct peer_slot *slot, struct store_r
 			slot->out.iov[slot->out.iov_count++] = (struct iovec){req->buf, req->len};
 		}
 	} else if (req->op == STORE_FLUSH) {
-		slot->write_gen = handle_of(req)->write_gen;
+		slot->write_gen = handle_of(req)->region->write_gen;
 	}
 	frame_req_put(slot->header, &frame);
 	slot_send(peer, slot);
@@ -153,15 +153,15 @@ static void peer_store_submit(struct store *store, struct store_req *req)
 static void data_done(struct peer *peer, struct peer_slot *slot, int err)
 {
 	struct store_req *req = slot->sreq;
-	struct peer_handle *ph = handle_of(req);
+	struct peer_region *region = handle_of(req)->region;
 
 	if (req->op == STORE_WRITE || req->op == STORE_ZERO) {
-		ph->write_gen++;
+		region->write_gen++;
 	} else if (req->op == STORE_FLUSH && err == 0) {
-		ph->stable_gen = slot->write_gen;
-		if (ph->lost_writes)
+		region->stable_gen = slot->write_gen;
+		if (region->lost_writes)
 			err = -EIO;
-		ph->lost_writes = false;
+		region->lost_writes = false;
 	}
 	slot_put(peer, slot);
 	store_complete(req, err);
@@ -173,6 +173,7 @@ static int handle_room(struct peer *peer, uint32_t number)
 {
 	uint32_t room = peer->handle_room ? peer->handle_room : 64;
 	struct peer_handle **grown;
+	bool *orphans;
 
 	while (room <= number)
 		room *= 2;
@@ -181,10 +182,46 @@ static int handle_room(struct peer *peer, uint32_t number)
 	grown = realloc(peer->handles, room * sizeof(grown[0]));
 	if (!grown)
 		return -ENOMEM;
-	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
 	peer->handles = grown;
+	orphans = realloc(peer->orphans, room * sizeof(orphans[0]));
+	if (!orphans)
+		return -ENOMEM;
+	peer->orphans = orphans;
+	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
+	memset(orphans + peer->handle_room, 0, (room - peer->handle_room) * sizeof(orphans[0]));
 	peer->handle_room = room;
 	return 0;
+}
+
+/* What is known of a region's writes; NULL: out of memory. */
+static struct peer_region *region_get(struct peer *peer, uint64_t id)
+{
+	struct peer_region *region = peer->regions;
+
+	while (region && region->id != id)
+		region = region->next;
+	if (!region) {
+		region = calloc(1, sizeof(*region));
+		if (!region)
+			return NULL;
+		region->id = id;
+		region->next = peer->regions;
+		peer->regions = region;
+	}
+	region->handles++;
+	return region;
+}
+
+static void region_put(struct peer *peer, struct peer_region *region)
+{
+	struct peer_region **link = &peer->regions;
+
+	if (--region->handles || region->write_gen != region->stable_gen)
+		return;
+	while (*link != region)
+		link = &(*link)->next;
+	*link = region->next;
+	free(region);
 }
 
 static const struct store_ops peer_store_ops;
@@ -217,7 +254,11 @@ static int handle_create(struct peer *peer, struct pool_req *req)
 
 static void handle_free(struct peer *peer, struct handle *handle)
 {
+	struct peer_handle *ph = (struct peer_handle *)handle;
+
 	peer->handles[handle->number] = NULL;
+	if (ph->region)
+		region_put(peer, ph->region);
 	store_destroy(&handle->store);
 }
 
@@ -266,8 +307,10 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		return;
 	}
 	if (req->op == POOL_CLOSE) {
+		assert(req->handle);
 		((struct peer_handle *)req->handle)->open = false;
 		if (link_refuses(peer)) {
+			peer->orphans[req->handle->number] = true;
 			handle_free(peer, req->handle);
 			pool_complete(req, 0);
 			return;
@@ -292,26 +335,43 @@ static int replayed_result(const struct pool_req *req, int err)
 		return 0;
 	if (err == -EEXIST && req->op == POOL_SETXATTR)
 		return 0;
+	if (err == 0 && req->op == POOL_RENAME && req->flags & POOL_EXCHANGE)
+		return -EIO; /* done once or twice, nobody knows */
 	return err;
 }
 
-static void control_done(struct peer *peer, struct peer_slot *slot, int err)
+/* Takes the handle that a reply gives; 0 or -ENOMEM. */
+static int handle_opened(struct peer *peer, struct pool_req *req)
+{
+	struct peer_handle *ph = (struct peer_handle *)req->ret_handle;
+
+	ph->handle.region_id = req->attr.id;
+	ph->open = true;
+	peer->orphans[ph->handle.number] = false;
+	ph->region = region_get(peer, req->attr.id);
+	return ph->region ? 0 : -ENOMEM;
+}
+
+/* The request ends.  replied: with the donor's word; else the donor may or may not have done it. */
+static void control_done(struct peer *peer, struct peer_slot *slot, int err, bool replied)
 {
 	struct pool_req *req = slot->preq;
 
-	if (slot->replayed)
+	if (slot->replayed && replied)
 		err = replayed_result(req, err);
 	slot_put(peer, slot);
 	if (req->op == POOL_CLOSE) {
+		/* A refusal is a handle that the donor did not know, or one that it will free itself. */
+		peer->orphans[req->handle->number] = !replied || err == -EBUSY;
 		handle_free(peer, req->handle);
 		err = 0;
 	} else if (gives_handle(req)) {
+		if (err == 0)
+			err = handle_opened(peer, req);
 		if (err) {
+			peer->orphans[req->ret_handle->number] = !replied || err == -ENOMEM;
 			handle_free(peer, req->ret_handle);
 			req->ret_handle = NULL;
-		} else {
-			req->ret_handle->region_id = req->attr.id;
-			((struct peer_handle *)req->ret_handle)->open = true;
 		}
 	}
 	pool_complete(req, err);
@@ -390,7 +450,10 @@ static void reopen_reply(struct peer *peer, uint32_t number, int err)
 {
 	struct peer_handle *ph = number < peer->handle_room ? peer->handles[number] : NULL;
 
-	if (err == 0 || !ph)
+	if (!ph)
+		return;
+	ph->reopening = false;
+	if (err == 0)
 		return;
 	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on", peer->address,
 	    (unsigned long long)ph->handle.region_id, strerror(-err));
@@ -419,7 +482,7 @@ int peer_req_reply(struct peer *peer)
 	} else {
 		if (err == 0 && frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
 			return -EPROTO;
-		control_done(peer, slot, err);
+		control_done(peer, slot, err, true);
 	}
 	start_waiting(peer);
 	return 0;
@@ -432,7 +495,7 @@ static void slot_done(struct peer *peer, struct peer_slot *slot, int err)
 	if (slot->sreq)
 		data_done(peer, slot, err);
 	else
-		control_done(peer, slot, err);
+		control_done(peer, slot, err, false);
 }
 
 void peer_req_lost(struct peer *peer)
@@ -494,26 +557,43 @@ unsigned peer_req_lost_writes(struct peer *peer)
 {
 	unsigned n = 0;
 
-	for (uint32_t i = 1; i < peer->handle_room; i++) {
-		struct peer_handle *ph = peer->handles[i];
-
-		if (ph && ph->write_gen != ph->stable_gen) {
-			ph->lost_writes = true;
+	for (struct peer_region *region = peer->regions; region; region = region->next) {
+		if (region->write_gen != region->stable_gen) {
+			region->lost_writes = true;
 			n++;
 		}
 	}
 	return n;
 }
 
-/* An OPEN that nobody waits for: the donor has forgotten this handle. */
-struct reopen {
+/* A request that nobody waits for: an OPEN of a handle that the donor has forgotten, or a CLOSE of one
+ * that this side has given up. */
+struct loose {
 	struct conn_out out;
 	uint8_t buf[FRAME_REQ_LEN + FRAME_BODY_MAX];
 };
 
-static void reopen_sent(struct conn_out *out, int err)
+static void loose_sent(struct conn_out *out, int err)
 {
 	free(out);
+}
+
+static int send_loose(struct peer *peer, const struct pool_req *req)
+{
+	struct loose *loose = calloc(1, sizeof(*loose));
+	struct frame_req frame;
+	size_t len;
+
+	if (!loose)
+		return -ENOMEM;
+	len = frame_control_put(req, &frame, loose->buf + FRAME_REQ_LEN);
+	frame.id = PEER_ID_REOPEN | req->number;
+	frame_req_put(loose->buf, &frame);
+	loose->out.iov[0] = (struct iovec){loose->buf, FRAME_REQ_LEN + len};
+	loose->out.iov_count = 1;
+	loose->out.sent = loose_sent;
+	conn_send(peer->conn, &loose->out);
+	return 0;
 }
 
 static void reopen(struct peer *peer, struct peer_handle *ph)
@@ -524,29 +604,32 @@ static void reopen(struct peer *peer, struct peer_handle *ph)
 	    .id = ph->handle.region_id,
 	    .number = ph->handle.number,
 	};
-	struct reopen *r = calloc(1, sizeof(*r));
-	struct frame_req frame;
-	size_t len;
 
-	if (!r) {
+	ph->reopening = true;
+	if (send_loose(peer, &req))
 		ph->stale = -EIO;
-		return;
-	}
-	len = frame_control_put(&req, &frame, r->buf + FRAME_REQ_LEN);
-	frame.id = PEER_ID_REOPEN | ph->handle.number;
-	frame_req_put(r->buf, &frame);
-	r->out.iov[0] = (struct iovec){r->buf, FRAME_REQ_LEN + len};
-	r->out.iov_count = 1;
-	r->out.sent = reopen_sent;
-	conn_send(peer->conn, &r->out);
+}
+
+static void close_orphan(struct peer *peer, uint32_t number)
+{
+	struct pool_req req = {.op = POOL_CLOSE, .number = number};
+
+	peer->orphans[number] = send_loose(peer, &req) != 0;
 }
 
 void peer_req_replay(struct peer *peer, bool forgotten)
 {
-	if (forgotten)
-		for (uint32_t i = 1; i < peer->handle_room; i++)
-			if (peer->handles[i] && peer->handles[i]->open && !peer->handles[i]->stale)
-				reopen(peer, peer->handles[i]);
+	for (uint32_t i = 1; i < peer->handle_room; i++) {
+		struct peer_handle *ph = peer->handles[i];
+
+		/* A connection that ended before a re-open was answered may have lost it. */
+		if (ph && ph->open && !ph->stale && (forgotten || ph->reopening))
+			reopen(peer, ph);
+		if (!ph && peer->orphans[i] && !forgotten)
+			close_orphan(peer, i);
+		if (forgotten)
+			peer->orphans[i] = false;
+	}
 	for (struct peer_slot *slot = peer->first; slot; slot = slot->next) {
 		if (slot->preq && forgotten) {
 			slot->replayed = true;
@@ -556,6 +639,7 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 		}
 		slot_send(peer, slot);
 	}
+	start_waiting(peer);
 }
 
 /* ---- interrupts ---- */
@@ -571,7 +655,8 @@ static struct peer_slot *slot_of(struct peer *peer, const void *req)
 static void interrupt_slot(struct peer *peer, struct peer_slot *slot)
 {
 	slot->interrupted = true;
-	if (!link_is_up(peer) && !slot->sending) {
+	/* While there is a connection its reply may be on the way into the request's buffer. */
+	if (!link_is_up(peer) && (!peer->conn || peer->state == LINK_GREETING)) {
 		slot_done(peer, slot, -EINTR);
 		start_waiting(peer);
 	}
@@ -640,7 +725,14 @@ static void peer_free(struct peer *peer)
 	link_fini(peer);
 	free(peer->host);
 	free(peer->pool_name);
+	while (peer->regions) {
+		struct peer_region *next = peer->regions->next;
+
+		free(peer->regions);
+		peer->regions = next;
+	}
 	free(peer->handles);
+	free(peer->orphans);
 	free(peer->bodies);
 	free(peer->slots);
 	free(peer->stats);
@@ -681,6 +773,21 @@ static int peer_alloc(struct peer *peer)
 	return 0;
 }
 
+/* The session's id; see struct frame_hello. */
+static int make_session(struct peer *peer, const char *client)
+{
+	uint64_t h = 14695981039346656037u; /* FNV-1a */
+
+	if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+		return -EIO;
+	if (!client)
+		return 0;
+	for (; *client; client++)
+		h = (h ^ (uint8_t)*client) * 1099511628211u;
+	memcpy(peer->session, &h, FRAME_CLIENT_LEN);
+	return 0;
+}
+
 int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
     struct err *err)
 {
@@ -704,7 +811,7 @@ int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct poo
 	peer->waiting_control_tail = &peer->waiting_control;
 	if (!peer->host || !peer->pool_name || peer_alloc(peer))
 		rc = err_set(err, -ENOMEM, "out of memory");
-	else if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+	else if (make_session(peer, conf->client))
 		rc = err_set(err, -EIO, "no random numbers for a session");
 	else
 		rc = link_init(peer, err);

@@ -32,7 +32,7 @@ struct peer_slot {
 	struct store_req *sreq; /* exactly one of the two is set while in flight */
 	struct pool_req *preq;
 	uint8_t *body; /* control requests: FRAME_BODY_MAX bytes */
-	uint64_t write_gen; /* FLUSH: see peer_handle */
+	uint64_t write_gen; /* FLUSH: see peer_region */
 	bool sending;
 	bool replayed; /* to a donor that has forgotten the session */
 	bool interrupted;
@@ -44,9 +44,18 @@ struct peer_handle {
 	struct peer *peer;
 	int stale; /* -errno for all I/O: the region is gone; or 0 */
 	bool open; /* the donor has been told and not yet told otherwise */
-	/* Writes that are answered but not known to be stable; a donor's reboot loses them. */
+	bool reopening; /* told again, after it forgot the session; not yet answered */
+	struct peer_region *region; /* NULL until open */
+};
+
+/* Writes to a region that are answered but not known to be stable: a donor's reboot loses them, and the
+ * next FLUSH, through whatever handle, says so.  Lives while a handle is open or such writes exist. */
+struct peer_region {
+	struct peer_region *next;
+	uint64_t id;
+	unsigned handles;
 	uint64_t write_gen, stable_gen;
-	bool lost_writes; /* the next FLUSH fails */
+	bool lost_writes;
 };
 
 enum link_state {
@@ -84,7 +93,7 @@ struct peer {
 	unsigned reconnects;
 	uint64_t rtt_ns, ping_ns;
 	uint64_t bytes_in, bytes_out; /* of earlier connections */
-	uint64_t seen_bytes_in; /* watchdog */
+	uint64_t seen_moved; /* watchdog: bytes in and acknowledged out, at the last tick */
 	unsigned silent_ticks;
 	struct log_limit down_limit;
 	char address[64];
@@ -93,7 +102,8 @@ struct peer {
 	struct frame_welcome welcome; /* of the latest handshake */
 	struct conn_out hello_out, ping_out;
 	uint8_t hello_buf[FRAME_REQ_LEN + FRAME_HELLO_MAX], ping_buf[FRAME_REQ_LEN];
-	bool pinging;
+	bool pinging; /* a PING is to be answered */
+	bool ping_queued; /* ping_out is in the connection's queue */
 
 	/* The frame that is being received. */
 	struct frame_rep rep;
@@ -111,7 +121,9 @@ struct peer {
 	struct store_req *waiting_data, **waiting_data_tail;
 	struct pool_req *waiting_control, **waiting_control_tail;
 	struct peer_handle **handles; /* by number; handles[0] unused */
+	bool *orphans; /* by number: the donor may have a handle that this side has given up */
 	uint32_t handle_room;
+	struct peer_region *regions;
 };
 
 /* peer.c, for the link. */
@@ -129,7 +141,7 @@ void peer_req_replay(struct peer *peer, bool forgotten);
 void peer_req_fail_all(struct peer *peer, int err);
 /* Every handle is stale from now on: its requests end with -ESTALE.  How many handles. */
 unsigned peer_req_stale(struct peer *peer);
-/* The donor's machine has rebooted: unflushed writes are reported by the next FLUSH. How many handles. */
+/* The donor's machine has rebooted: unflushed writes are reported by the next FLUSH. How many regions. */
 unsigned peer_req_lost_writes(struct peer *peer);
 
 /* peer_link.c, for the requests. */

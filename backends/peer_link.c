@@ -29,6 +29,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -154,7 +156,7 @@ static void after_welcome(struct peer *peer, const struct frame_welcome *was, bo
 	} else if (memcmp(was->boot, now->boot, 16) != 0) {
 		n = peer_req_lost_writes(peer);
 		log_warn("%s: the donor's machine was restarted; writes that were not flushed may be lost: "
-			 "%u open file%s will be told at fsync",
+			 "the next fsync of %u region%s will say so",
 		    peer->address, n, n == 1 ? "" : "s");
 	} else {
 		log_info("%s: connected again after %.1f s", peer->address,
@@ -166,7 +168,7 @@ static void after_welcome(struct peer *peer, const struct frame_welcome *was, bo
 
 static int welcome(struct peer *peer)
 {
-	struct frame_welcome was = peer->welcome;
+	struct frame_welcome was = peer->welcome, now;
 	struct err err;
 
 	if (peer->rep.status) {
@@ -175,13 +177,15 @@ static int welcome(struct peer *peer)
 		link_down(peer, &err, true);
 		return 0;
 	}
-	if (frame_welcome_get(peer->control, peer->rep.payload, &peer->welcome))
+	if (frame_welcome_get(peer->control, peer->rep.payload, &now) ||
+	    now.version < FRAME_VERSION_MIN || now.version > FRAME_VERSION_MAX)
 		return -EPROTO;
+	peer->welcome = now;
 	loop_timer_cancel(&peer->timer);
 	loop_timer_cancel(&peer->soft_timer);
 	peer->soft_expired = false;
 	peer->rtt_ns = loop_now_ns() - peer->ping_ns;
-	peer->seen_bytes_in = 0;
+	peer->seen_moved = 0;
 	peer->silent_ticks = 0;
 	peer->pool.size_max = peer->welcome.size_max;
 	if (peer->was_up) {
@@ -333,12 +337,22 @@ static void timer_expired(struct loop_timer *timer)
 
 /* ---- the watchdog ---- */
 
+static void ping_sent(struct conn_out *out, int err)
+{
+	struct peer *peer = (struct peer *)((char *)out - offsetof(struct peer, ping_out));
+
+	peer->ping_queued = false;
+}
+
 static void send_ping(struct peer *peer)
 {
 	struct frame_req frame = {.op = FRAME_PING, .id = FRAME_ID_PING};
 
-	if (peer->pinging)
+	/* A reply may have come unasked while ours is still queued behind data. */
+	if (peer->pinging || peer->ping_queued)
 		return;
+	peer->ping_queued = true;
+	peer->ping_out.sent = ping_sent;
 	frame_req_put(peer->ping_buf, &frame);
 	peer->ping_out.iov[0] = (struct iovec){peer->ping_buf, FRAME_REQ_LEN};
 	peer->ping_out.iov_count = 1;
@@ -350,7 +364,8 @@ static void send_ping(struct peer *peer)
 static void watchdog_expired(struct loop_timer *timer)
 {
 	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, watchdog));
-	uint64_t bytes_in;
+	int unacknowledged = 0;
+	uint64_t moved;
 	struct err err;
 
 	if (peer->in_flight == 0)
@@ -358,9 +373,13 @@ static void watchdog_expired(struct loop_timer *timer)
 	loop_timer_set(peer->loop, &peer->watchdog, in_ms(TICK_MS));
 	if (peer->state != LINK_UP)
 		return;
-	bytes_in = conn_bytes_in(peer->conn);
-	peer->silent_ticks = bytes_in == peer->seen_bytes_in ? peer->silent_ticks + 1 : 0;
-	peer->seen_bytes_in = bytes_in;
+	/* A byte from the donor, or one that its kernel has acknowledged: on a slow line one long write
+	 * takes seconds, and our PING stands behind it. */
+	moved = conn_bytes_in(peer->conn) + conn_bytes_out(peer->conn);
+	if (ioctl(conn_fd(peer->conn), SIOCOUTQ, &unacknowledged) == 0)
+		moved -= (uint64_t)unacknowledged;
+	peer->silent_ticks = moved == peer->seen_moved ? peer->silent_ticks + 1 : 0;
+	peer->seen_moved = moved;
 	if (peer->silent_ticks >= LOST_TICKS) {
 		err_set(&err, -ETIMEDOUT, "no answer for %d s", LOST_TICKS * TICK_MS / 1000);
 		link_down(peer, &err, false);

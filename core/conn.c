@@ -115,9 +115,9 @@ static void fail(struct conn *conn, int err)
 		return;
 	conn->failed = true;
 	loop_fd_del(&conn->lfd);
-	drop_queue(conn, err ? err : -EPIPE);
-	if (!conn->closing) /* sent may have closed it */
-		conn->handlers->closed(conn, err);
+	conn->handlers->closed(conn, err);
+	if (!conn->closing)
+		drop_queue(conn, err ? err : -EPIPE);
 }
 
 static void leave(struct conn *conn)

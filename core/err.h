@@ -24,4 +24,10 @@ int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((form
 /* The same, with ": " and the system's description of the code appended. */
 int err_sys(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__
+/* The analyzer sees one file at a time and must be told what these return. */
+#define err_set(err, code, ...) (err_set(err, code, __VA_ARGS__), (code))
+#define err_sys(err, code, ...) (err_sys(err, code, __VA_ARGS__), (code))
+#endif
+
 #endif

@@ -114,6 +114,7 @@ static void hold_locked(struct slot *slot)
 
 static void unhold_locked(struct slot *slot)
 {
+	assert(slot && slot->next && slot->prev);
 	slot->next->prev = slot->prev;
 	slot->prev->next = slot->next;
 	slot->fault->held--;
@@ -123,7 +124,14 @@ static void unhold_locked(struct slot *slot)
 
 static void slot_end(struct slot *slot, int err)
 {
-	store_complete(slot_put(slot), err);
+	struct store *lower = slot->fault->lower;
+	struct store_req *req = slot_put(slot);
+
+	if (err && req->ret_lent) { /* the lower store has lent what nobody will see */
+		store_lower_unlend(lower, req->off, (uint32_t)req->len);
+		req->ret_lent = false;
+	}
+	store_complete(req, err);
 }
 
 /* HOLD or DELAY begins. */
@@ -176,7 +184,7 @@ static void slot_torn(struct slot *slot)
 	}
 	*part = (struct store_req){
 	    .op = req->op,
-	    .flags = req->flags,
+	    .flags = req->flags & ~(unsigned)STORE_LEND,
 	    .off = req->off,
 	    .len = len,
 	    .buf = req->buf,
@@ -289,7 +297,12 @@ static void fault_interrupt(struct store *store, struct store_req *req)
 
 static void *fault_lend(struct store *store, uint64_t off, uint32_t len)
 {
-	return store_lend(((struct fault *)store)->lower, off, len);
+	return store_lower_lend(((struct fault *)store)->lower, off, len);
+}
+
+static void fault_unlend(struct store *store, uint64_t off, uint32_t len)
+{
+	store_lower_unlend(((struct fault *)store)->lower, off, len);
 }
 
 static int fault_stat(struct store *store, struct store_stat *ret_stat)
@@ -311,6 +324,7 @@ static const struct store_ops fault_ops = {
     .submit = fault_submit,
     .interrupt = fault_interrupt,
     .lend = fault_lend,
+    .unlend = fault_unlend,
     .stat = fault_stat,
     .destroy = fault_destroy,
 };
@@ -392,7 +406,7 @@ void fault_release(struct store *store, enum fault_order order, unsigned count)
 		else if (order == FAULT_SHUFFLED)
 			skip = random_locked(fault) % fault->held;
 		while (skip--)
-			slot = slot->next;
+			slot = slot->next; /* NOLINT(clang-analyzer-core.NullDereference): a ring */
 		unhold_locked(slot);
 		slot->state = SLOT_GOING;
 		slot->next = NULL;

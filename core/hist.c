@@ -50,7 +50,7 @@ uint64_t hist_total(const struct hist *hist)
 
 uint64_t hist_percentile(const struct hist *hist, double pct)
 {
-	uint32_t count[HIST_BUCKETS];
+	uint64_t count[HIST_BUCKETS];
 	uint64_t total = 0, want, seen = 0;
 	unsigned idx;
 

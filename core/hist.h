@@ -13,7 +13,7 @@
 enum { HIST_STEPS = 8, HIST_BUCKETS = HIST_STEPS * 40 };
 
 struct hist {
-	_Atomic uint32_t count[HIST_BUCKETS];
+	_Atomic uint64_t count[HIST_BUCKETS];
 };
 
 /* Counts one value (nanoseconds; anything over 2^42 counts as that). */

@@ -43,6 +43,15 @@ static int new_region(struct local_pool *lp, struct pool_req *req, struct region
 	attr.version = (uint64_t)attr.ctime_ns;
 	if (rc == 0)
 		rc = lp->backend->ops->region_open(lp->backend, attr.id, true, &store, &err);
+	/* The catalogue must not know what the backend may forget in a power failure. */
+	if (rc == 0 && lp->backend->ops->sync) {
+		rc = lp->backend->ops->sync(lp->backend);
+		if (rc) {
+			err_sys(&err, rc, "%s", req->name);
+			store_destroy(store);
+			lp->backend->ops->region_remove(lp->backend, attr.id, NULL);
+		}
+	}
 	if (rc) {
 		log_error("pool \"%s\": cannot create region \"%s\": %s", lp->pool.name, req->name, err.text);
 		return rc == -EMFILE || rc == -ENFILE ? -ENOSPC : rc;
@@ -88,8 +97,7 @@ static int do_create(struct local_pool *lp, struct pool_req *req)
 	pthread_mutex_lock(&lp->mu);
 	region = region_table_find_name(&lp->table, req->name);
 	if (region) {
-		rc = req->flags & POOL_EXCLUSIVE ? -EEXIST
-						 : pool_check_mode(atomic_load(&region->mode), req->flags);
+		rc = req->flags & POOL_EXCLUSIVE ? -EEXIST : local_check_open(region, req);
 		if (rc == 0)
 			rc = create_answer_locked(lp, req, region, false);
 		pthread_mutex_unlock(&lp->mu);
@@ -112,7 +120,7 @@ static int do_remove(struct local_pool *lp, struct pool_req *req)
 {
 	struct region *region;
 	struct err err = {0};
-	bool ended;
+	bool ended = false;
 	int rc = 0;
 
 	if (lp->pool.fixed)
@@ -123,18 +131,25 @@ static int do_remove(struct local_pool *lp, struct pool_req *req)
 		rc = -ENOENT;
 	else if (region->pins)
 		rc = -EBUSY;
+	else
+		region->leaving = true;
 	pthread_mutex_unlock(&lp->mu);
-	if (rc == 0 && lp->cat)
-		rc = catalogue_remove(lp->cat, region->id, &err);
 	if (rc)
 		return rc;
+	if (lp->cat)
+		rc = catalogue_remove(lp->cat, region->id, &err);
 	pthread_mutex_lock(&lp->mu);
-	region_table_remove(&lp->table, region);
-	ended = local_region_ended(lp, region);
+	region->leaving = false;
+	if (rc == 0) {
+		region_table_remove(&lp->table, region);
+		ended = local_region_ended(lp, region);
+	}
 	pthread_mutex_unlock(&lp->mu);
+	if (rc)
+		log_error("pool \"%s\": %s", lp->pool.name, err.text);
 	if (ended)
 		local_region_free(lp, region);
-	return 0;
+	return rc;
 }
 
 /* Whether `region` may get a new name, in place of `other` (NULL: nobody has it). */
@@ -154,6 +169,14 @@ static int check_rename_locked(const struct pool_req *req, const struct region *
 	return 0;
 }
 
+/* While the catalogue is told, nobody opens what is about to move. */
+static void set_leaving_locked(struct region *region, struct region *other, bool leaving)
+{
+	region->leaving = leaving;
+	if (other)
+		other->leaving = leaving;
+}
+
 static int do_rename(struct local_pool *lp, struct pool_req *req)
 {
 	bool exchange = req->flags & POOL_EXCHANGE, ended = false;
@@ -169,15 +192,21 @@ static int do_rename(struct local_pool *lp, struct pool_req *req)
 	other = region_table_find_name(&lp->table, req->new_name);
 	if (rc == 0)
 		rc = check_rename_locked(req, region, other);
+	if (rc == 0 && other != region)
+		set_leaving_locked(region, other, true);
 	pthread_mutex_unlock(&lp->mu);
 	if (rc || other == region)
 		goto out;
 	if (lp->cat)
 		rc = catalogue_rename(lp->cat, region->id, new_name, other ? other->id : 0,
 		    exchange ? old_name : NULL, &err);
-	if (rc)
-		goto out;
 	pthread_mutex_lock(&lp->mu);
+	set_leaving_locked(region, other, false);
+	if (rc) {
+		pthread_mutex_unlock(&lp->mu);
+		log_error("pool \"%s\": %s", lp->pool.name, err.text);
+		goto out;
+	}
 	if (other && !exchange) {
 		region_table_remove(&lp->table, other);
 		ended = local_region_ended(lp, other);

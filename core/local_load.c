@@ -139,6 +139,8 @@ static void local_destroy(struct pool *pool)
 		local_remember(lp, region->name, &attr);
 		region_destroy(region);
 	}
+	if (lp->backend && lp->backend->ops->sync)
+		lp->backend->ops->sync(lp->backend);
 	free(lp->table.by_id);
 	catalogue_close(lp->cat);
 	backend_close(lp->backend);

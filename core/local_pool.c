@@ -179,6 +179,15 @@ static int do_statfs(struct local_pool *lp, struct pool_req *req)
 	return 0;
 }
 
+int local_check_open(struct region *region, const struct pool_req *req)
+{
+	bool pinned_by_other = region->pins && region->pin_session != req->session;
+
+	if (pinned_by_other && req->flags & (POOL_WRITE | POOL_PIN))
+		return -EBUSY;
+	return pool_check_mode(atomic_load(&region->mode), req->flags);
+}
+
 static int do_open(struct local_pool *lp, struct pool_req *req)
 {
 	struct region_handle *rh = NULL;
@@ -187,10 +196,10 @@ static int do_open(struct local_pool *lp, struct pool_req *req)
 
 	pthread_mutex_lock(&lp->mu);
 	region = region_table_find_id(&lp->table, req->id);
-	if (!region)
+	if (!region || region->leaving) /* the opener looks the name up again */
 		rc = -ESTALE;
 	else
-		rc = pool_check_mode(atomic_load(&region->mode), req->flags);
+		rc = local_check_open(region, req);
 	if (rc == 0) {
 		rh = region_handle_create(region, req->session, req->flags, req->number,
 		    lp->pool.size_max, false, lp->stats);
@@ -198,7 +207,10 @@ static int do_open(struct local_pool *lp, struct pool_req *req)
 	}
 	if (rc == 0) {
 		region->handles++;
-		region->pins += req->flags & POOL_PIN ? 1 : 0;
+		if (req->flags & POOL_PIN) {
+			region->pins++;
+			region->pin_session = req->session;
+		}
 		req->ret_unchanged = region_unchanged(region, req->session, req->version);
 		region_get_attr(region, req->session, &req->attr);
 		req->ret_handle = &rh->handle;
@@ -295,8 +307,14 @@ static void resize_done(struct store_req *sreq, int err)
 	struct local_pool *lp = c->lp;
 	struct pool_req *req = c->req;
 
+	/* What failed writes have left beyond the end is gone: now the region may grow. */
+	if (err == 0 && c->resize.off != req->attr.size) {
+		c->resize.off = req->attr.size;
+		store_submit(c->region->store, &c->resize);
+		return;
+	}
 	if (err == 0) {
-		atomic_store(&c->region->size, c->resize.off);
+		region_set_size(c->region, req->attr.size);
 		region_touch(c->region, req->session);
 	}
 	region_put(lp, c->region);
@@ -352,7 +370,12 @@ static void start_resize(struct local_pool *lp, struct pool_req *req)
 	c->req = req;
 	c->region = region;
 	c->resize.op = STORE_RESIZE;
-	c->resize.off = req->attr.size;
+	c->resize.off = atomic_load(&region->size);
+	if (c->resize.off > req->attr.size) {
+		c->resize.off = req->attr.size;
+		/* Before the bytes go: a write that comes meanwhile makes it longer again. */
+		region_set_size(region, req->attr.size);
+	}
 	c->resize.done = resize_done;
 	store_submit(region->store, &c->resize);
 }

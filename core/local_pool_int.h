@@ -39,6 +39,8 @@ void local_pool_submit(struct pool *pool, struct pool_req *req);
  * mu. */
 bool local_region_ended(struct local_pool *lp, struct region *region);
 void local_region_free(struct local_pool *lp, struct region *region);
+/* Whether an open as req wants it is allowed; mu held. 0, -EACCES, -EBUSY. */
+int local_check_open(struct region *region, const struct pool_req *req);
 void local_close_handle(struct local_pool *lp, struct handle *handle);
 
 /* local_change.c */

@@ -62,7 +62,8 @@ enum pool_flag {
 	POOL_NOREPLACE = 16, /* RENAME: -EEXIST if new_name exists */
 	POOL_EXCHANGE = 32, /* RENAME: the two names swap their regions */
 	POOL_PIN = 64, /* OPEN: while this handle is open nobody removes, renames, replaces or resizes
-			  the region (-EBUSY): a loop device or swap uses it */
+			  the region, and no other session opens it for writing (-EBUSY): a loop device or
+			  swap uses it */
 	POOL_XATTR_CREATE = 128, /* SETXATTR: -EEXIST if it exists */
 	POOL_XATTR_REPLACE = 256, /* SETXATTR: -ENODATA if it does not */
 	POOL_NO_OPEN = 512, /* CREATE: no handle wanted (mknod) */

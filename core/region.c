@@ -111,6 +111,12 @@ void region_touch(struct region *region, uint64_t session)
 		atomic_store(&region->base, old + 1);
 }
 
+void region_set_size(struct region *region, uint64_t size)
+{
+	atomic_store(&region->size, size);
+	atomic_store(&region->dirty, true);
+}
+
 bool region_unchanged(const struct region *region, uint64_t session, uint64_t version)
 {
 	uint64_t now = atomic_load(&region->version);
@@ -178,38 +184,55 @@ static void extend(struct region *region, uint64_t end)
 	atomic_store(&region->dirty, true);
 }
 
-static void extend_done(struct store_req *req, int err)
+/* Whether the request makes a region longer that ends before it does. */
+static bool grows(const struct store_req *req)
 {
-	struct region *region = store_pop(req);
+	return req->op == STORE_WRITE || (req->op == STORE_ALLOC && !(req->flags & STORE_KEEP));
+}
 
-	if (err == 0)
-		extend(region, req->off + req->len);
+/* The bytes have changed, also where the write failed: a session that looked before must not be told
+ * that what it saw is still so. */
+static void change_done(struct store_req *req, int err)
+{
+	struct region_handle *rh = store_pop(req);
+	uint64_t end = req->off + req->len;
+
+	region_touch(rh->region, rh->session);
+	if (err == 0 && grows(req) && end > atomic_load_explicit(&rh->region->size, memory_order_relaxed))
+		extend(rh->region, end);
 	store_complete(req, err);
 }
 
 static void handle_submit(struct store *store, struct store_req *req)
 {
 	struct region_handle *rh = (struct region_handle *)store;
-	struct region *region = rh->region;
-	bool grows = req->op == STORE_WRITE || (req->op == STORE_ALLOC && !(req->flags & STORE_KEEP));
 	int rc = check_access(rh, req->op);
 
 	if (rc) {
 		store_complete(req, rc);
 		return;
 	}
-	if (req->op == STORE_WRITE || req->op == STORE_ZERO)
-		region_touch(region, rh->session);
-	if (grows && req->off + req->len > atomic_load_explicit(&region->size, memory_order_relaxed))
-		store_push(req, extend_done, region);
-	store_forward(region->store, req);
+	if (req->op == STORE_WRITE || req->op == STORE_ZERO || req->op == STORE_ALLOC)
+		store_push(req, change_done, rh);
+	store_forward(rh->region->store, req);
 }
 
 static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 {
 	struct region_handle *rh = (struct region_handle *)store;
+	void *lent = check_access(rh, STORE_WRITE) ? NULL : store_lower_lend(rh->region->store, off, len);
 
-	return check_access(rh, STORE_WRITE) ? NULL : store_lend(rh->region->store, off, len);
+	/* The bytes change from now on. */
+	if (lent)
+		region_touch(rh->region, rh->session);
+	return lent;
+}
+
+static void handle_unlend(struct store *store, uint64_t off, uint32_t len)
+{
+	struct region_handle *rh = (struct region_handle *)store;
+
+	store_lower_unlend(rh->region->store, off, len);
 }
 
 static int handle_stat(struct store *store, struct store_stat *ret_stat)
@@ -228,6 +251,7 @@ static const struct store_ops handle_ops = {
     .name = "region",
     .submit = handle_submit,
     .lend = handle_lend,
+    .unlend = handle_unlend,
     .stat = handle_stat,
     .destroy = handle_destroy,
 };

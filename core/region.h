@@ -33,6 +33,8 @@ struct region {
 	size_t xattr_bytes;
 	unsigned handles; /* open ones */
 	unsigned pins; /* those opened with POOL_PIN */
+	uint64_t pin_session; /* whose they are, while pins > 0 */
+	bool leaving; /* being removed or renamed: nobody opens it meanwhile */
 	unsigned refs; /* requests that use the region beyond mu */
 
 	/* Atomic: the data path reads them. */
@@ -63,6 +65,9 @@ void region_get_attr(struct region *region, uint64_t session, struct region_attr
 
 /* A session changes the bytes: moves version and mtime.  Any thread. */
 void region_touch(struct region *region, uint64_t session);
+
+/* SETATTR's size; the caller has resized the store or will.  Any thread. */
+void region_set_size(struct region *region, uint64_t size);
 
 /* Whether a session that knew `version` may keep what it cached.  mu held. */
 bool region_unchanged(const struct region *region, uint64_t session, uint64_t version);

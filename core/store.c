@@ -78,6 +78,7 @@ void store_submit(struct store *store, struct store_req *req)
 	req->store = store;
 	req->depth = 0;
 	req->next = NULL;
+	req->ret_lent = false;
 	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
 	if (store->stats)
 		req->start_ns = loop_now_ns();
@@ -130,7 +131,8 @@ void store_complete(struct store_req *req, int err)
 	if (store->stats)
 		count(store->stats, req, err);
 	req->store = NULL;
-	atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release);
+	if (!req->ret_lent)
+		atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release);
 	req->done(req, err);
 }
 
@@ -142,10 +144,30 @@ void store_interrupt(struct store_req *req)
 		store->ops->interrupt(store, req);
 }
 
+void *store_lower_lend(struct store *lower, uint64_t off, uint32_t len)
+{
+	assert(off <= lower->size && len >= 1 && len <= lower->size - off);
+	return lower->ops->lend ? lower->ops->lend(lower, off, len) : NULL;
+}
+
+void store_lower_unlend(struct store *lower, uint64_t off, uint32_t len)
+{
+	lower->ops->unlend(lower, off, len);
+}
+
 void *store_lend(struct store *store, uint64_t off, uint32_t len)
 {
-	assert(off <= store->size && len >= 1 && len <= store->size - off);
-	return store->ops->lend ? store->ops->lend(store, off, len) : NULL;
+	void *lent = store_lower_lend(store, off, len);
+
+	if (lent)
+		atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	return lent;
+}
+
+void store_unlend(struct store *store, uint64_t off, uint32_t len)
+{
+	store_lower_unlend(store, off, len);
+	atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release);
 }
 
 int store_stat(struct store *store, struct store_stat *ret_stat)

@@ -61,9 +61,8 @@ enum store_flag {
 	STORE_BACKGROUND = 2, /* nobody waits for this: serve others first */
 	STORE_KEEP = 4, /* ZERO: blocks that are allocated stay reserved; ALLOC through a region's handle:
 			   the region does not become longer */
-	STORE_LEND = 8, /* READ: instead of filling buf the store may point buf at memory of its own, valid
-			   until the store is destroyed (contents may change, as on any disk);
-			   store_zeros when the whole range is a hole */
+	STORE_LEND = 8, /* READ: instead of filling buf the store may point buf at memory of its own, see
+			   ret_lent; or at store_zeros, for ever valid, when the whole range is a hole */
 };
 
 /* STORE_LEN_MAX bytes of zeros, never written. */
@@ -92,6 +91,8 @@ struct store_req {
 	store_done_fn *done;
 
 	/* Results, valid in done when err is 0. */
+	bool ret_lent; /* READ with STORE_LEND: buf is the store's memory: whoever is done with it calls
+			  store_unlend (its contents may change until then, as on any disk) */
 	unsigned ret_extents; /* EXTENTS: how many, ≥ 1: contiguous from off, neighbours differ in
 				 flags; they may end before off+len if the room was too small */
 
@@ -118,8 +119,9 @@ struct store_ops {
 	void (*submit)(struct store *store, struct store_req *req);
 	/* Optional: rule 9. req is in flight here; ends it early if it only waits for a lost peer. */
 	void (*interrupt)(struct store *store, struct store_req *req);
-	/* Optional: store_lend. */
+	/* Optional, both or none: store_lend, store_unlend. */
 	void *(*lend)(struct store *store, uint64_t off, uint32_t len);
+	void (*unlend)(struct store *store, uint64_t off, uint32_t len);
 	/* Optional (NULL: everything is allocated).  Never blocks on a device for long. */
 	int (*stat)(struct store *store, struct store_stat *ret_stat);
 	/* Nothing is in flight.  Frees store.  May block. */
@@ -169,8 +171,16 @@ void store_interrupt(struct store_req *req);
 /* Memory of the store's own that is the bytes [off, off+len), or NULL: whoever is about to submit a WRITE
  * of that range may receive its data straight into it and then submit the WRITE with buf pointing
  * there: nothing is copied.  If the WRITE is never submitted the bytes are undefined, as after one that
- * failed.  Any loop; the range must be one that a WRITE could have. */
+ * failed.  The range must be one that a WRITE could have. */
 void *store_lend(struct store *store, uint64_t off, uint32_t len);
+
+/* Ends a loan: of store_lend, after the WRITE's done or instead of the WRITE; or of a READ with ret_lent.
+ * A loan counts as in flight: the store is not destroyed before. */
+void store_unlend(struct store *store, uint64_t off, uint32_t len);
+
+/* For layers: the same of a lower store, not counted. */
+void *store_lower_lend(struct store *lower, uint64_t off, uint32_t len);
+void store_lower_unlend(struct store *lower, uint64_t off, uint32_t len);
 
 int store_stat(struct store *store, struct store_stat *ret_stat);
 

@@ -62,11 +62,11 @@ struct peer_conn {
 	bool bye;
 	bool draining;
 	bool waiting; /* stands in sl->waiting */
-	bool throttled; /* paused because of unsent replies */
+	bool throttled; /* paused: too much of it is in flight or unsent */
 	struct peer_conn *next_waiting;
 	struct frame_req frame; /* being received */
 	struct peer_req *current; /* its request */
-	uint64_t start_ns, moved_ns, bytes_out; /* for the tick */
+	uint64_t start_ns, moved_ns, bytes_moved; /* for the tick */
 	struct conn_out ping_out;
 	uint8_t ping[FRAME_REP_LEN];
 	bool pinging;
@@ -84,6 +84,7 @@ struct peer_req {
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
 	void *lent; /* WRITE: the payload is received into the region (store_lend), or NULL */
+	struct store *lender; /* a loan of `off`, `len` to end with the request; or NULL */
 	union {
 		struct store_req sreq;
 		struct pool_req preq;
@@ -173,6 +174,8 @@ static void req_put(struct peer_req *req)
 	struct server_loop *sl = pc->sl;
 
 	buffer_put(req);
+	if (req->lender)
+		store_unlend(req->lender, req->frame.off, (uint32_t)req->frame.len);
 	req->next = sl->free_reqs;
 	sl->free_reqs = req;
 	pc->in_flight--;
@@ -216,18 +219,19 @@ static struct bufpool *bufs_for(struct server_loop *sl, const struct frame_req *
 	}
 }
 
-/* Where a WRITE's payload may go without a buffer of ours: into the region itself. */
-static void *lent_for(const struct peer_conn *pc)
+/* Who could lend memory for a WRITE's payload: it then needs no buffer of ours.  Small payloads are
+ * copied, so that a client which dies midway leaves no torn page. */
+static struct store *lender_for(const struct peer_conn *pc)
 {
 	const struct frame_req *frame = &pc->frame;
 	struct handle *handle;
 
-	if (frame->op != FRAME_WRITE || frame->payload == 0)
+	if (frame->op != FRAME_WRITE || frame->payload <= SERVER_SMALL)
 		return NULL;
 	handle = session_handle(pc->session, frame->handle);
 	if (!handle || frame->off > handle->store.size || frame->len > handle->store.size - frame->off)
 		return NULL;
-	return store_lend(&handle->store, frame->off, (uint32_t)frame->len);
+	return &handle->store;
 }
 
 /* A request with its buffer, or NULL: none now. */
@@ -240,7 +244,10 @@ static struct peer_req *req_get(struct peer_conn *pc)
 
 	if (!req)
 		return NULL;
-	req->lent = lent_for(pc);
+	req->lender = lender_for(pc);
+	req->lent = req->lender ? store_lend(req->lender, pc->frame.off, (uint32_t)pc->frame.len) : NULL;
+	if (!req->lent)
+		req->lender = NULL;
 	bufs = req->lent ? NULL : bufs_for(sl, &pc->frame);
 	if (bufs && !(buf = bufpool_get(bufs)))
 		return NULL;
@@ -307,6 +314,9 @@ static void data_done(struct store_req *sreq, int err)
 	struct peer_req *req = (struct peer_req *)((char *)sreq - offsetof(struct peer_req, sreq));
 	uint8_t *area;
 	size_t len;
+
+	if (sreq->ret_lent)
+		req->lender = &session_handle(req->pc->session, req->frame.handle)->store;
 
 	if (err) {
 		reply(req, err, 0, NULL, 0);
@@ -474,6 +484,21 @@ static bool answer_again(struct peer_req *req)
 	return true;
 }
 
+/* Makes a handle's number free for a new one.  A client that uses a number again has closed it: it gave
+ * up on a request whose reply was lost with a connection. */
+static int take_number(struct session *session, uint32_t number)
+{
+	struct handle *old = session_handle(session, number);
+
+	if (old && old->store.in_flight)
+		return -EBUSY;
+	if (old) {
+		session->handles[number] = NULL;
+		local_pool_close(session->pool, old);
+	}
+	return session_reserve(session, number);
+}
+
 /* The handle that a control request names: 0 or -errno for the client. */
 static int take_handle(struct session *session, struct pool_req *preq)
 {
@@ -482,7 +507,7 @@ static int take_handle(struct session *session, struct pool_req *preq)
 	case POOL_OPEN:
 		if (preq->op == POOL_CREATE && preq->flags & POOL_NO_OPEN)
 			return 0;
-		return session_reserve(session, preq->number);
+		return take_number(session, preq->number);
 	case POOL_CLOSE:
 		preq->handle = session_handle(session, preq->number);
 		if (!preq->handle)
@@ -569,10 +594,25 @@ static int check_hello(struct peer_conn *pc, const struct frame_hello *hello, ch
 	return 0;
 }
 
+/* Why session_admit said no, for the client. */
+static const char *admit_text(int rc)
+{
+	switch (rc) {
+	case -ESTALE:
+		return "a newer connection of this session was here already";
+	case -EINVAL:
+		return "this session is one of another pool";
+	case -EAGAIN:
+		return "too many sessions";
+	default:
+		return "the donor is out of memory";
+	}
+}
+
 static int do_hello(struct peer_req *req)
 {
 	struct peer_conn *pc = req->pc;
-	char text[FRAME_TEXT_MAX] = "this session can't be continued";
+	char text[FRAME_TEXT_MAX];
 	enum session_admit how;
 	struct frame_hello hello;
 	int rc;
@@ -592,6 +632,7 @@ static int do_hello(struct peer_req *req)
 		}
 		pc->current = NULL;
 		pc->state = GREETING;
+		snprintf(text, sizeof(text), "%s", admit_text(rc));
 	}
 	log_info("client %s: refused: %s", pc->address, text);
 	reply_text(req, rc, text);
@@ -607,9 +648,13 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 
 	if (frame_req_get(header, &pc->frame, &why))
 		return bad_frame(pc, why);
-	if ((pc->state == GREETING) != (pc->frame.op == FRAME_HELLO) || pc->state == WAITING)
-		return bad_frame(pc, "not now");
-	if (conn_queued(conn) > QUEUED_MAX) {
+	if (pc->state == GREETING && pc->frame.op != FRAME_HELLO)
+		return bad_frame(pc, "came before HELLO");
+	if (pc->state == WAITING)
+		return bad_frame(pc, "came before the welcome");
+	if (pc->state == UP && pc->frame.op == FRAME_HELLO)
+		return bad_frame(pc, "came a second time");
+	if (conn_queued(conn) > QUEUED_MAX || pc->in_flight >= FRAME_IN_FLIGHT_MAX) {
 		pc->throttled = true;
 		return -EAGAIN;
 	}
@@ -630,6 +675,8 @@ static int pc_frame(struct conn *conn)
 	int rc = 0;
 
 	pc->current = NULL;
+	if (req->frame.op != FRAME_HELLO)
+		pc->session->used = true;
 	if (req->frame.op == FRAME_HELLO) {
 		rc = do_hello(req);
 	} else if (req->frame.op >= FRAME_READ) {
@@ -662,6 +709,7 @@ static void pc_close(struct peer_conn *pc)
 	conn_close(conn);
 	if (current)
 		req_put(current);
+	wake_waiting(pc->sl); /* this one may have been woken and can't use it */
 	if (--pc->in_flight == 0)
 		pc_gone(pc);
 }
@@ -697,8 +745,12 @@ static void displace_run(struct loop_task *task)
 {
 	struct peer_conn *pc = (struct peer_conn *)((char *)task - offsetof(struct peer_conn, displace));
 
-	if (!finish_gone(pc))
-		pc_close(pc);
+	if (finish_gone(pc))
+		return;
+	if (pc->state != CLOSING)
+		log_info("client %s: its session goes on over another connection: this one is closed",
+		    pc->address);
+	pc_close(pc);
 }
 
 static void admit_run(struct loop_task *task)
@@ -706,7 +758,7 @@ static void admit_run(struct loop_task *task)
 	struct peer_conn *pc = (struct peer_conn *)((char *)task - offsetof(struct peer_conn, admit));
 
 	if (!finish_gone(pc) && pc->state == WAITING)
-		send_welcome(pc, true);
+		send_welcome(pc, pc->session->used);
 }
 
 void peer_conn_displace(struct peer_conn *pc)
@@ -771,8 +823,22 @@ static void send_alive(struct peer_conn *pc)
 	conn_send(pc->conn, &pc->ping_out);
 }
 
+/* The client takes none of its replies, or does not go on with a request that it has begun to send (which
+ * holds a buffer), for too long. */
+static bool stalled(struct peer_conn *pc, uint64_t now_ns)
+{
+	uint64_t moved = conn_bytes_out(pc->conn) + conn_bytes_in(pc->conn);
+	bool midway = conn_queued(pc->conn) || (pc->current && pc->state == UP);
+
+	if (!midway || moved != pc->bytes_moved)
+		pc->moved_ns = now_ns;
+	pc->bytes_moved = moved;
+	return now_ns > pc->moved_ns + STALL_S * 1000000000ull;
+}
+
 void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 {
+	wake_waiting(sl);
 	for (struct peer_conn *pc = sl->conns, *next; pc; pc = next) {
 		next = pc->next;
 		if (!pc->conn)
@@ -782,11 +848,9 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 			pc_close(pc);
 			continue;
 		}
-		if (conn_queued(pc->conn) == 0 || conn_bytes_out(pc->conn) != pc->bytes_out)
-			pc->moved_ns = now_ns;
-		pc->bytes_out = conn_bytes_out(pc->conn);
-		if (now_ns > pc->moved_ns + STALL_S * 1000000000ull) {
-			log_warn("client %s: takes no replies for %d s: connection closed", pc->address, STALL_S);
+		if (stalled(pc, now_ns)) {
+			log_warn("client %s: no byte moved for %d s in the middle of a frame: connection closed",
+			    pc->address, STALL_S);
 			pc_close(pc);
 			continue;
 		}

@@ -154,7 +154,7 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 	struct server *server = listener->server;
 
 	for (unsigned n = 0; n < 64; n++) {
-		struct sockaddr_storage sa;
+		struct sockaddr_storage sa = {0};
 		socklen_t len = sizeof(sa);
 		struct arrival *arrival;
 		int fd = accept4(lfd->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -49,6 +49,7 @@ struct session {
 	uint32_t handle_room;
 	struct session_result results[SESSION_RESULTS];
 	unsigned next_result;
+	bool used; /* a request came after HELLO: the client knows that the session began */
 
 	/* Of the registry. */
 	struct session *next;
@@ -59,7 +60,7 @@ struct session {
 
 enum session_admit {
 	SESSION_NEW, /* the session is empty */
-	SESSION_RESUMED, /* it is as the last connection left it */
+	SESSION_RESUMED, /* it is as the last connection left it, and that one has used it */
 	SESSION_WAIT, /* peer_conn_admitted comes when the old connection has ended */
 };
 
@@ -67,7 +68,8 @@ struct sessions *sessions_create(void);
 /* Closes every handle. */
 void sessions_destroy(struct sessions *sessions);
 
-/* A connection says HELLO: 0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
+/* A connection says HELLO.  A new session ends those of the same client (frame_hello.session) that have no
+ * connection: their mount has died.  0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
  * sessions), -EINVAL (the session is of another pool), -ENOMEM. */
 int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
     struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how);
@@ -82,7 +84,7 @@ void sessions_expire(struct sessions *sessions, uint64_t now_ns);
 
 /* Handle `number`, or NULL. */
 struct handle *session_handle(const struct session *session, uint32_t number);
-/* 0 if number can be given to a new handle: -EINVAL (taken or out of range), -ENOMEM. */
+/* 0 if number can be given to a new handle: -EINVAL (taken, or far above those that are taken), -ENOMEM. */
 int session_reserve(struct session *session, uint32_t number);
 
 /* The result of control request `id` if it was done already, or NULL. */

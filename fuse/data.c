@@ -6,6 +6,7 @@
  * file may have grown at the donor.  A large write keeps the buffer that it was received in.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,16 +18,23 @@ static struct fs_req *req_of(struct store_req *sreq)
 	return (struct fs_req *)((char *)sreq - offsetof(struct fs_req, sreq));
 }
 
+/* An interrupt that came in an earlier stage of the request holds for this one, too: the kernel sends it
+ * once. */
 static void submit(struct fs_req *req, enum store_op op, unsigned flags, uint64_t off, uint64_t len,
     void *buf, store_done_fn *done)
 {
+	bool interrupted;
+
 	req->sreq.op = op;
 	req->sreq.flags = flags;
 	req->sreq.off = off;
 	req->sreq.len = len;
 	req->sreq.buf = buf;
 	req->sreq.done = done;
+	interrupted = req->interrupted;
 	store_submit(&req->handle->store, &req->sreq);
+	if (interrupted)
+		store_interrupt(&req->sreq);
 }
 
 /* Finds handle and node of a data request; false: it was answered. */
@@ -46,10 +54,14 @@ static void read_done(struct store_req *sreq, int err)
 {
 	struct fs_req *req = req_of(sreq);
 
-	if (err)
+	if (err) {
 		fs_reply_err(req, err);
-	else
-		fs_reply(req, sreq->buf, sreq->len);
+		return;
+	}
+	fs_answer(req, 0, sreq->buf, sreq->len);
+	if (sreq->ret_lent)
+		store_unlend(&req->handle->store, sreq->off, (uint32_t)sreq->len);
+	fs_req_end(req);
 }
 
 /* Reads what of the request lies within the file. */
@@ -78,6 +90,17 @@ static void size_known(struct pool_req *preq, int err)
 	read_within(req);
 }
 
+/* Need the size not be asked for?  The page cache reads the last page in full: what it knows of the size is
+ * not newer than what we know, and when it hears of another one it reads that page again. */
+static bool size_suffices(const struct fs_req *req, uint32_t open_flags)
+{
+	uint64_t size = req->node->size, end = req->off + req->len;
+
+	if (req->off < size && !(open_flags & O_DIRECT))
+		size = (size + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK;
+	return end <= size;
+}
+
 enum fs_verdict fs_read(struct fs_req *req)
 {
 	const struct fuse_read_in *in = req->in;
@@ -96,8 +119,8 @@ enum fs_verdict fs_read(struct fs_req *req)
 	}
 	if (!fs_req_buffer(req, req->len))
 		return FS_PARK;
-	if (req->off + req->len <= req->node->size) {
-		submit(req, STORE_READ, STORE_LEND, req->off, req->len, req->buf, read_done);
+	if (size_suffices(req, in->flags)) {
+		read_within(req);
 		return FS_TAKEN;
 	}
 	fs_pool_req(req, POOL_GETATTR, size_known);
@@ -125,10 +148,8 @@ static void write_done(struct store_req *sreq, int err)
 enum fs_verdict fs_write(struct fs_req *req)
 {
 	const struct fuse_write_in *in = req->in;
-	struct fs *fs = req->fs;
 	uint32_t size = in->size;
 	uint64_t off = in->offset;
-	void *data;
 
 	if (!begin(req, in->fh))
 		return FS_TAKEN;
@@ -144,17 +165,7 @@ enum fs_verdict fs_write(struct fs_req *req)
 		fs_reply(req, &(struct fuse_write_out){0}, sizeof(struct fuse_write_out));
 		return FS_TAKEN;
 	}
-	if (size <= FS_SMALL) {
-		if (!fs_req_buffer(req, size))
-			return FS_PARK;
-		data = memcpy(req->buf, in + 1, size);
-	} else {
-		data = (void *)(uintptr_t)(in + 1);
-		req->buf = fs->in;
-		req->bufs = fs->big;
-		fs->in = NULL;
-	}
-	submit(req, STORE_WRITE, 0, off, size, data, write_done);
+	submit(req, STORE_WRITE, 0, off, size, fs_req_keep(req, in + 1, size), write_done);
 	return FS_TAKEN;
 }
 
@@ -239,7 +250,8 @@ static void seek_on(struct fs_req *req)
 
 	if (req->off >= size) {
 		if (req->arg == SEEK_HOLE)
-			fs_reply(req, &(struct fuse_lseek_out){size}, sizeof(struct fuse_lseek_out));
+			fs_reply(
+			    req, &(struct fuse_lseek_out){size}, sizeof(struct fuse_lseek_out));
 		else
 			fs_reply_err(req, -ENXIO);
 		return;
@@ -262,7 +274,8 @@ static void extents_done(struct store_req *sreq, int err)
 		const struct extent *ext = &sreq->extents[i];
 
 		if ((ext->flags & EXTENT_HOLE) == wanted) {
-			fs_reply(req, &(struct fuse_lseek_out){ext->off}, sizeof(struct fuse_lseek_out));
+			fs_reply(
+			    req, &(struct fuse_lseek_out){ext->off}, sizeof(struct fuse_lseek_out));
 			return;
 		}
 		req->off = ext->off + ext->len;
@@ -297,8 +310,9 @@ enum fs_verdict fs_lseek(struct fs_req *req)
 		fs_reply_err(req, -EINVAL);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_GETATTR, seek_size_known))
+	if (!fs_req_buffer(req, FS_EXTENTS * sizeof(struct extent)))
 		return FS_PARK;
+	fs_pool_req(req, POOL_GETATTR, seek_size_known);
 	req->preq.handle = req->handle;
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;

@@ -3,16 +3,24 @@
  * /dev/fuse: requests in, replies out (the kernel's Documentation/filesystems/fuse.rst and
  * <linux/fuse.h>).
  *
- * A request is read into the big buffer `in`.  A large WRITE takes that buffer along and another one
- * is got; every other request copies what it needs.  When memory for a request is not free the request
- * stays in `in` (parked) and nothing more is read until some comes back.
+ * A request is read into the big buffer `in`.  What it says is copied into its struct fs_req, but for
+ * WRITE and SETXATTR, which may be long: small ones are copied into a small buffer, the others keep the
+ * buffer that they were read into, and another one is got to read on.  A request that wants a buffer for
+ * its answer (READ, READDIR, …) while all are out waits in a list of its own (FS_PARK), in order.
  *
- * Interrupts must be readable while the donor is away, or a waiting process could not be killed: so
- * when no buffer has come back for a second, spare ones are used, and given back to the system later.
+ * Interrupts must be readable while the donor is away, or a waiting process could not be killed.  So
+ * reading goes on while anything is left to read into: requests that only wait hold no buffer, and after a
+ * second without one, reading uses spare ones, which READs do not get.  The kernel hands INTERRUPTs out
+ * before all else, and one for a request in the list ends it at once.  Reading stops when FS_REQS requests
+ * or all buffers' worth of WRITEs are in flight.
  *
  * Invariants:
- *   1. fs->in is NULL or owned; parked > 0 only with in set.
- *   2. Each request read from the device is answered exactly once, or is one that wants no answer
+ *   1. fs->in is NULL or owned, and holds no request except during dispatch.
+ *   2. While fs->stopped the device is not watched; whatever ends a request then defers go_on.
+ *   3. A request in fs->waiting is in flight and has no buffer.
+ *   4. After the end of the mount its handles are closed only when no request is in flight that may use
+ *      them, or is about to open one more.
+ *   5. Each request read from the device is answered exactly once, or is one that wants no answer
  *      (FORGET, INTERRUPT).
  */
 #include <assert.h>
@@ -29,15 +37,23 @@
  * in the process that writes.  The kernel copies page by page; otherwise each copy would be two. */
 enum { IN_OFFSET = 4096 - sizeof(struct fuse_in_header) - sizeof(struct fuse_write_in) };
 
+/* How long reading stops before it uses spare buffers. */
+enum { STARVED_NS = 1000000000 };
+
 /* ---- memory ---- */
 
-static void *big_get(struct fs *fs)
+static void *big_get(struct fs *fs, unsigned limit)
 {
-	void *buf = fs->big_out < fs->big_limit ? bufpool_get(fs->big) : NULL;
+	void *buf = fs->big_out < limit ? bufpool_get(fs->big) : NULL;
 
 	if (buf)
 		fs->big_out++;
 	return buf;
+}
+
+static unsigned spare_buffers(const struct fs *fs)
+{
+	return fs->conf.touch ? FS_BIG_SPARE_TOUCHED : FS_BIG_SPARE;
 }
 
 static void buffer_put(struct fs *fs, struct bufpool *bufs, void *buf)
@@ -47,31 +63,68 @@ static void buffer_put(struct fs *fs, struct bufpool *bufs, void *buf)
 		fs->big_out--;
 		if (fs->big_limit > FS_BIG_COUNT && fs->big_out < FS_BIG_COUNT / 2) {
 			fs->big_limit = FS_BIG_COUNT;
-			bufpool_trim(fs->big);
+			if (!fs->conf.touch)
+				bufpool_trim(fs->big);
 		}
 	}
+}
+
+bool fs_req_buffer(struct fs_req *req, size_t len)
+{
+	struct fs *fs = req->fs;
+
+	assert(!req->buf);
+	req->bufs = fs->small;
+	req->buf = len <= FS_SMALL ? bufpool_get(fs->small) : NULL;
+	if (req->buf)
+		return true;
+	req->bufs = fs->big;
+	req->buf = big_get(fs, FS_BIG_COUNT - !fs->in); /* one is left to read into */
+	return req->buf;
+}
+
+void *fs_req_keep(struct fs_req *req, const void *data, size_t len)
+{
+	struct fs *fs = req->fs;
+
+	assert(!req->buf);
+	req->bufs = fs->small;
+	req->buf = len <= FS_SMALL ? bufpool_get(fs->small) : NULL;
+	if (req->buf)
+		return memcpy(req->buf, data, len);
+	req->bufs = fs->big;
+	req->buf = fs->in;
+	fs->in = NULL;
+	return (void *)(uintptr_t)data;
+}
+
+static bool can_read(struct fs *fs)
+{
+	if (!fs->in)
+		fs->in = big_get(fs, fs->big_limit);
+	return fs->in && fs->free_reqs;
+}
+
+/* Until memory is back. */
+static void stop_reading(struct fs *fs)
+{
+	fs->stopped = true;
+	loop_fd_set(&fs->dev, 0);
+	if (fs->big_limit == FS_BIG_COUNT)
+		loop_timer_set(fs->loop, &fs->starved, loop_now_ns() + STARVED_NS);
 }
 
 static void starved(struct loop_timer *timer)
 {
 	struct fs *fs = (struct fs *)((char *)timer - offsetof(struct fs, starved));
 
-	if (fs->big_limit > FS_BIG_COUNT || (fs->in && !fs->parked))
-		return;
-	fs->big_limit = FS_BIG_COUNT + FS_BIG_SPARE;
+	fs->big_limit = FS_BIG_COUNT + spare_buffers(fs);
 	loop_defer(fs->loop, &fs->go_on);
 }
 
-/* Reading stops until memory is back. */
-static void stop_reading(struct fs *fs)
-{
-	if (fs->dev.loop)
-		loop_fd_set(&fs->dev, 0);
-	if (!fs->conf.touch)
-		loop_timer_set(fs->loop, &fs->starved, loop_now_ns() + 1000000000u);
-}
+/* ---- requests ---- */
 
-static struct fs_req *req_get(struct fs *fs)
+struct fs_req *fs_req_get(struct fs *fs)
 {
 	struct fs_req *req = fs->free_reqs;
 
@@ -100,18 +153,30 @@ void fs_req_end(struct fs_req *req)
 	req->next = fs->free_reqs;
 	fs->free_reqs = req;
 	fs->in_flight--;
-	if (fs->parked || !fs->in)
+	if (fs->stopped || fs->waiting || fs->gone)
 		loop_defer(fs->loop, &fs->go_on);
 }
 
-bool fs_req_buffer(struct fs_req *req, size_t len)
+static void wait_add(struct fs *fs, struct fs_req *req)
 {
-	struct fs *fs = req->fs;
+	req->wait_next = NULL;
+	*fs->waiting_end = req;
+	fs->waiting_end = &req->wait_next;
+}
 
-	assert(!req->buf);
-	req->bufs = len <= FS_SMALL ? fs->small : fs->big;
-	req->buf = len <= FS_SMALL ? bufpool_get(fs->small) : big_get(fs);
-	return req->buf;
+/* False: it does not wait. */
+static bool wait_remove(struct fs *fs, struct fs_req *req)
+{
+	struct fs_req **link = &fs->waiting;
+
+	while (*link && *link != req)
+		link = &(*link)->wait_next;
+	if (!*link)
+		return false;
+	*link = req->wait_next;
+	if (!*link)
+		fs->waiting_end = link;
+	return true;
 }
 
 /* ---- replies ---- */
@@ -164,7 +229,9 @@ static void interrupt(struct fs *fs, const struct fuse_interrupt_in *in)
 	if (!req)
 		return;
 	req->interrupted = true;
-	if (req->sreq.store)
+	if (wait_remove(fs, req))
+		fs_reply_err(req, -EINTR);
+	else if (req->sreq.store)
 		store_interrupt(&req->sreq);
 	else
 		pool_interrupt(fs->pool, &req->preq);
@@ -188,7 +255,8 @@ static bool handle_silent(struct fs *fs, const struct fuse_in_header *h)
 	switch (h->opcode) {
 	case FUSE_FORGET:
 		if (len >= sizeof(struct fuse_forget_in))
-			fs_node_forget(fs, h->nodeid, ((const struct fuse_forget_in *)arg)->nlookup);
+			fs_node_forget(
+			    fs, h->nodeid, ((const struct fuse_forget_in *)arg)->nlookup);
 		return true;
 	case FUSE_BATCH_FORGET:
 		if (len >= sizeof(struct fuse_batch_forget_in))
@@ -204,6 +272,12 @@ static bool handle_silent(struct fs *fs, const struct fuse_in_header *h)
 }
 
 /* ---- dispatch ---- */
+
+/* May what it says be longer than FS_ARGS? */
+static bool is_long(uint32_t opcode)
+{
+	return opcode == FUSE_WRITE || opcode == FUSE_SETXATTR;
+}
 
 /* A constant answer: err if there is no handler. */
 static const struct {
@@ -249,29 +323,41 @@ static const struct {
     [FUSE_FLUSH] = {NULL, 0, -ENOSYS},
 };
 
-/* Hands the request of n bytes in fs->in to its handler; false: it is parked. */
-static bool dispatch(struct fs *fs, size_t n)
+/* False: it was answered. */
+static bool check_request(struct fs *fs, const struct fuse_in_header *h)
+{
+	size_t count = sizeof(operations) / sizeof(operations[0]), len = h->len - sizeof(*h);
+	bool known =
+	    h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
+				     h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
+				     h->opcode == FUSE_DESTROY);
+
+	if (!known || !operations[h->opcode].handler)
+		write_reply(fs, h->unique, known ? operations[h->opcode].err : -ENOSYS, NULL, 0);
+	else if (len < operations[h->opcode].arg_len)
+		write_reply(fs, h->unique, -EINVAL, NULL, 0);
+	else if (len > FS_ARGS && !is_long(h->opcode))
+		write_reply(fs, h->unique, -ENAMETOOLONG, NULL, 0);
+	else
+		return true;
+	return false;
+}
+
+static void handle(struct fs_req *req)
+{
+	if (operations[req->opcode].handler(req) == FS_PARK)
+		wait_add(req->fs, req);
+}
+
+/* Hands the request of n bytes in fs->in to its handler. */
+static void dispatch(struct fs *fs, size_t n)
 {
 	const struct fuse_in_header *h = (const struct fuse_in_header *)(fs->in + IN_OFFSET);
-	size_t count = sizeof(operations) / sizeof(operations[0]);
-	bool known = h->opcode < count && (operations[h->opcode].handler || operations[h->opcode].err ||
-					      h->opcode == FUSE_RELEASEDIR || h->opcode == FUSE_FSYNCDIR ||
-					      h->opcode == FUSE_DESTROY);
 	struct fs_req *req;
 
-	if (n < sizeof(*h) || h->len != n || handle_silent(fs, h))
-		return true;
-	if (!known || !operations[h->opcode].handler) {
-		write_reply(fs, h->unique, known ? operations[h->opcode].err : -ENOSYS, NULL, 0);
-		return true;
-	}
-	if (n - sizeof(*h) < operations[h->opcode].arg_len) {
-		write_reply(fs, h->unique, -EINVAL, NULL, 0);
-		return true;
-	}
-	req = req_get(fs);
-	if (!req)
-		return false;
+	if (n < sizeof(*h) || h->len != n || handle_silent(fs, h) || !check_request(fs, h))
+		return;
+	req = fs_req_get(fs);
 	req->unique = h->unique;
 	req->nodeid = h->nodeid;
 	req->opcode = h->opcode;
@@ -279,16 +365,13 @@ static bool dispatch(struct fs *fs, size_t n)
 	req->gid = h->gid;
 	req->interrupted = false;
 	req->answered = false;
-	req->in = h + 1;
 	req->in_len = n - sizeof(*h);
+	req->in =
+	    is_long(h->opcode) ? (const void *)(h + 1) : memcpy(req->args, h + 1, req->in_len);
 	req->handle = NULL;
 	req->node = NULL;
 	req->sreq.store = NULL;
-	if (operations[h->opcode].handler(req) == FS_TAKEN)
-		return true;
-	req->answered = true;
-	fs_req_end(req);
-	return false;
+	handle(req);
 }
 
 static void device_gone(struct fs *fs, int err)
@@ -296,7 +379,14 @@ static void device_gone(struct fs *fs, int err)
 	fs->gone = true;
 	loop_fd_del(&fs->dev);
 	loop_timer_cancel(&fs->starved);
-	fs_close_all(fs);
+	while (fs->waiting) {
+		struct fs_req *req = fs->waiting;
+
+		wait_remove(fs, req);
+		req->answered = true;
+		fs_req_end(req);
+	}
+	loop_defer(fs->loop, &fs->go_on);
 	fs->conf.gone(fs->conf.ctx, err);
 }
 
@@ -305,9 +395,7 @@ static bool read_one(struct fs *fs)
 {
 	ssize_t n;
 
-	if (!fs->in)
-		fs->in = big_get(fs);
-	if (!fs->in) {
+	if (!can_read(fs)) {
 		stop_reading(fs);
 		return false;
 	}
@@ -320,11 +408,8 @@ static bool read_one(struct fs *fs)
 		return false;
 	}
 	fs->requests++;
-	if (dispatch(fs, (size_t)n))
-		return true;
-	fs->parked = (size_t)n;
-	stop_reading(fs);
-	return false;
+	dispatch(fs, (size_t)n);
+	return true;
 }
 
 static void read_device(struct fs *fs)
@@ -338,33 +423,48 @@ static void dev_ready(struct loop_fd *lfd, uint32_t events)
 	read_device((struct fs *)((char *)lfd - offsetof(struct fs, dev)));
 }
 
-/* Memory came back while reading was stopped. */
+/* Those that wait, in their order, as far as memory goes. */
+static void handle_waiting(struct fs *fs)
+{
+	struct fs_req *req = fs->waiting;
+
+	while (req) {
+		wait_remove(fs, req);
+		if (operations[req->opcode].handler(req) == FS_PARK) {
+			req->wait_next = fs->waiting;
+			if (!fs->waiting)
+				fs->waiting_end = &req->wait_next;
+			fs->waiting = req;
+			return;
+		}
+		req = fs->waiting;
+	}
+}
+
+/* Memory came back while reading was stopped or requests wait for some; or the mount has ended: what is
+ * open is closed once nothing uses it any more. */
 static void go_on(struct loop_task *task)
 {
 	struct fs *fs = (struct fs *)((char *)task - offsetof(struct fs, go_on));
-	size_t n = fs->parked;
 
-	if (fs->gone)
-		return;
-	fs->parked = 0;
-	if (n && !dispatch(fs, n)) {
-		fs->parked = n;
-		stop_reading(fs);
+	if (fs->gone) {
+		if (fs->in_flight == 0)
+			fs_close_all(fs);
 		return;
 	}
-	if (!fs->in)
-		fs->in = big_get(fs);
-	if (!fs->in)
-		return;
-	loop_timer_cancel(&fs->starved);
-	loop_fd_set(&fs->dev, EPOLLIN);
+	if (fs->stopped && can_read(fs)) {
+		fs->stopped = false;
+		loop_timer_cancel(&fs->starved);
+		loop_fd_set(&fs->dev, EPOLLIN);
+	}
+	handle_waiting(fs);
 }
 
 /* ---- life ---- */
 
 static int allocate(struct fs *fs, struct err *err)
 {
-	unsigned big = FS_BIG_COUNT + (fs->conf.touch ? 0 : FS_BIG_SPARE);
+	unsigned big = FS_BIG_COUNT + spare_buffers(fs);
 	int rc = bufpool_create(FS_SMALL, FS_SMALL_COUNT, fs->conf.touch, &fs->small, err);
 
 	if (rc == 0)
@@ -376,6 +476,7 @@ static int allocate(struct fs *fs, struct err *err)
 	if (!fs->reqs || !fs->handles)
 		return err_set(err, -ENOMEM, "out of memory for requests");
 	fs->handle_room = 64;
+	fs->handle_hint = 1;
 	for (unsigned i = FS_REQS; i-- > 0;) {
 		fs->reqs[i].fs = fs;
 		fs->reqs[i].next = fs->free_reqs;
@@ -385,8 +486,8 @@ static int allocate(struct fs *fs, struct err *err)
 	return 0;
 }
 
-int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs,
-    struct err *err)
+int fs_create(
+    struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs, struct err *err)
 {
 	struct fs *fs = calloc(1, sizeof(*fs));
 	int rc;
@@ -400,6 +501,7 @@ int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs *
 	fs->root_ns = (int64_t)time(NULL) * 1000000000;
 	fs->dev.fd = fd;
 	fs->dev.ready = dev_ready;
+	fs->waiting_end = &fs->waiting;
 	fs->starved.expired = starved;
 	fs->go_on.run = go_on;
 	rc = allocate(fs, err);
@@ -419,7 +521,7 @@ int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs *
 
 bool fs_idle(const struct fs *fs)
 {
-	return fs->in_flight == 0;
+	return fs->in_flight == 0 && !fs_any_open(fs);
 }
 
 void fs_destroy(struct fs *fs)

@@ -87,8 +87,9 @@ enum fs_verdict fs_readdir(struct fs_req *req)
 {
 	const struct fuse_read_in *in = req->in;
 
-	if (!fs_req_buffer(req, FS_IN_MAX) || !fs_pool_req(req, POOL_LIST, list_done))
+	if (!fs_req_buffer(req, FS_IN_MAX))
 		return FS_PARK;
+	fs_pool_req(req, POOL_LIST, list_done);
 	req->off = in->offset;
 	req->len = in->size < AREA_LIST ? in->size : AREA_LIST;
 	req->preq.cookie = in->offset > 2 ? in->offset - 2 : 0;

@@ -24,12 +24,14 @@ struct fs;
 struct fs_conf {
 	struct pool *pool; /* kept */
 	bool read_only;
-	uint32_t max_background; /* requests that the kernel may have in flight without a process waiting */
+	uint32_t
+	    max_background; /* requests that the kernel may have in flight without a process waiting */
 	uint64_t attr_timeout_ms; /* how long the kernel may trust attributes of an open file */
 	bool touch; /* write to all buffers now: the process is going to lock its memory */
 
 	void (*ready)(void *ctx); /* the kernel has shaken hands: the mount answers */
-	void (*gone)(void *ctx, int err); /* the mount is no more: 0 unmounted, else an error of /dev/fuse */
+	void (*gone)(
+	    void *ctx, int err); /* the mount is no more: 0 unmounted, else an error of /dev/fuse */
 	void *ctx;
 };
 
@@ -41,17 +43,21 @@ int fs_mount(const char *source, const char *dir, const char *options, struct er
 void fs_unmount(const char *dir);
 
 /* Serves fd (kept, not closed by destroy).  conf is borrowed until return. */
-int fs_create(struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs,
-    struct err *err);
+int fs_create(
+    struct loop *loop, int fd, const struct fs_conf *conf, struct fs **ret_fs, struct err *err);
 /* After gone, when nothing is in flight any more (fs_idle). */
 void fs_destroy(struct fs *fs);
-/* True when no request is in flight. After gone: handles that the kernel left open are being closed. */
+/* True when no request is in flight and no handle is open.  After gone it becomes so: what the kernel left
+ * open is closed when the last request has ended. */
 bool fs_idle(const struct fs *fs);
 
-/* A loop device or swap uses region `name` from now on (or no more): its opens carry POOL_PIN, and it
- * can't be renamed, removed or resized (EBUSY).  -ENOENT if the kernel does not know the name yet:
- * it must be open or just looked at. */
-int fs_pin(struct fs *fs, const char *name, bool on);
+/* A loop device or swap uses region `id` from now on (or no more): its opens carry POOL_PIN, with which
+ * the pool refuses to remove, rename or resize it (EBUSY).  -ENOENT if the kernel does not know the
+ * region: it must be open or just looked at. */
+int fs_pin(struct fs *fs, uint64_t id, bool on);
+
+/* The name of a region that is pinned, or NULL if none is. */
+const char *fs_pinned(const struct fs *fs);
 
 struct fs_stats {
 	uint64_t requests; /* read from /dev/fuse */

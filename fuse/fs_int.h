@@ -24,10 +24,13 @@
 enum {
 	FS_WRITE_MAX = STORE_LEN_MAX, /* bytes of one READ or WRITE */
 	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of a big buffer: the longest request fits */
-	FS_SMALL = 16 * 1024, /* a small buffer; metadata requests fit */
-	FS_SMALL_COUNT = 512,
+	FS_SMALL = 16 * 1024, /* a small buffer */
+	FS_SMALL_COUNT = 256, /* when they are out, big ones are used */
 	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
-	FS_BIG_SPARE = 256, /* more of them for when the donor is away: interrupts must still be read */
+	/* More of them for when the donor is away: interrupts must still be read; dev.c says how. */
+	FS_BIG_SPARE = 256,
+	FS_BIG_SPARE_TOUCHED = 8, /* where each one costs memory */
+	FS_ARGS = 544, /* bytes that a request other than WRITE and SETXATTR may have: two names */
 	FS_REQS = 2048,
 	FS_BATCH = 32, /* requests read in one go */
 	FS_NODE_BUCKETS = 4096,
@@ -43,12 +46,13 @@ struct fs_node {
 	uint64_t version; /* of what the kernel may have cached; 0: nothing */
 	unsigned opens;
 	bool pinned;
-	char name[POOL_NAME_MAX + 1]; /* as last looked up */
+	char *name; /* as last looked up, for status; NULL: none, or no memory was left for it */
 };
 
 struct fs_req {
 	struct fs *fs;
 	struct fs_req *prev, *next; /* in flight; next: free list */
+	struct fs_req *wait_next; /* fs->waiting */
 	uint64_t unique, nodeid;
 	uint32_t opcode;
 	uint32_t uid, gid;
@@ -56,7 +60,8 @@ struct fs_req {
 	bool answered; /* the kernel has its reply, or wants none */
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
-	const void *in; /* the operation's argument, in buf or in the device buffer during dispatch */
+	const void
+	    *in; /* the operation's argument, in buf or in the device buffer during dispatch */
 	size_t in_len;
 	struct handle *handle;
 	struct fs_node *node; /* valid while its file is open */
@@ -64,6 +69,7 @@ struct fs_req {
 	uint32_t arg; /* whatever the operation wants to remember */
 	struct store_req sreq;
 	struct pool_req preq;
+	_Alignas(8) uint8_t args[FS_ARGS];
 };
 
 struct fs {
@@ -82,21 +88,26 @@ struct fs {
 	struct fs_req *reqs, *free_reqs, *first;
 	unsigned in_flight;
 	uint8_t *in; /* a big buffer: the next request is read into it; NULL: none was free */
-	size_t parked; /* bytes of a request in `in` that waits for memory; 0: none */
+	bool stopped; /* nothing is read until memory comes back */
+	struct fs_req *waiting,
+	    **waiting_end; /* requests that wait for a buffer, first in first out */
 	struct loop_timer starved;
-	struct loop_task go_on; /* memory came back: read on */
+	struct loop_task go_on; /* memory came back */
 
 	/* Nodes. */
 	struct fs_node *nodes[FS_NODE_BUCKETS];
 	unsigned node_count;
 	struct handle **handles; /* by number: file handles */
 	uint32_t handle_room;
+	uint32_t handle_hint; /* no number from 1 to below this is free */
 	uint32_t root_mode, root_uid, root_gid;
 	int64_t root_ns;
 };
 
 /* ---- dev.c ---- */
 
+/* A request that is in flight from now on; NULL: all are. */
+struct fs_req *fs_req_get(struct fs *fs);
 /* Ends the request with an error (≤ 0) or with data; its memory goes back. */
 void fs_reply_err(struct fs_req *req, int err);
 void fs_reply(struct fs_req *req, const void *data, size_t len);
@@ -106,41 +117,48 @@ void fs_answer(struct fs_req *req, int err, const void *data, size_t len);
 void fs_req_end(struct fs_req *req);
 /* A buffer for len bytes in req->buf; false: none now: the caller returns FS_PARK. */
 bool fs_req_buffer(struct fs_req *req, size_t len);
+/* For WRITE and SETXATTR: data lies in the device buffer; returns the same bytes where they stay until the
+ * request ends. */
+void *fs_req_keep(struct fs_req *req, const void *data, size_t len);
 
-/* What a handler returns: the request was taken, or must be dispatched again when memory is back. */
+/* What a handler returns: the request was taken, or waits, and the handler is called again when memory is
+ * back. */
 enum fs_verdict { FS_TAKEN, FS_PARK };
 typedef enum fs_verdict fs_handler(struct fs_req *req);
 
 /* ---- the handlers ---- */
 
-fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_rename, fs_rename2, fs_statfs,
-    fs_setxattr, fs_getxattr, fs_listxattr, fs_removexattr, fs_open, fs_create_file, fs_release, fs_read,
-    fs_write, fs_fsync, fs_fallocate, fs_lseek, fs_opendir, fs_readdir;
+fs_handler fs_init, fs_lookup, fs_getattr, fs_setattr, fs_mknod, fs_unlink, fs_rename, fs_rename2,
+    fs_statfs, fs_setxattr, fs_getxattr, fs_listxattr, fs_removexattr, fs_open, fs_create_file,
+    fs_release, fs_read, fs_write, fs_fsync, fs_fallocate, fs_lseek, fs_opendir, fs_readdir;
 
 /* ---- node.c ---- */
 
 struct fs_node *fs_node_find(const struct fs *fs, uint64_t id);
-struct fs_node *fs_node_find_name(const struct fs *fs, const char *name);
 /* The kernel is told of a region: one more lookup.  NULL: out of memory. */
 struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name);
+/* `from` is called `to` now (NULL: it was removed) and no other region is, unless they were exchanged. */
+void fs_node_renamed(struct fs *fs, const char *from, const char *to, bool exchange);
 void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups);
 void fs_node_drop_all(struct fs *fs);
 
 /* ---- meta.c ---- */
 
-/* Takes a buffer and sets up req->preq for op; false: FS_PARK. */
-bool fs_pool_req(struct fs_req *req, enum pool_op op, pool_done_fn *done);
+/* Sets up req->preq for op. */
+void fs_pool_req(struct fs_req *req, enum pool_op op, pool_done_fn *done);
 struct fs_req *fs_req_of_pool(struct pool_req *preq);
 void fs_fill_attr(struct fs *fs, const struct region_attr *attr, struct fuse_attr *ret_attr);
 void fs_fill_root(struct fs *fs, struct fuse_attr *ret_attr);
 void fs_fill_entry(struct fs *fs, const struct region_attr *attr, struct fuse_entry_out *ret_entry);
-/* Copies the NUL-terminated name at `in` (room bytes follow) to req's buffer; NULL if it is malformed. */
-char *fs_copy_name(struct fs_req *req, const char *in, size_t room, char *at);
+/* The NUL-terminated name at `in` (room bytes follow), or NULL if it has no end. */
+const char *fs_name(const char *in, size_t room);
 
 /* ---- open.c ---- */
 
 /* The handle of file handle fh, or NULL. */
 struct handle *fs_handle(const struct fs *fs, uint64_t fh);
+bool fs_any_open(const struct fs *fs);
+/* Begins to close handles, as many as there are requests; nothing else is in flight. */
 void fs_close_all(struct fs *fs);
 
 #endif

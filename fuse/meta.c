@@ -2,8 +2,8 @@
  *
  * Names, attributes and extended attributes.
  *
- * Each handler checks the request, copies its names into a buffer of the request, sends one
- * pool_req, and answers from its completion.  The root directory belongs to the mount, not to the pool:
+ * Each handler checks the request, sends one pool_req, with names as they stand in the request, and answers
+ * from its completion.  The root directory belongs to the mount, not to the pool:
  * its attributes live in struct fs.  Set-user-id and set-group-id bits are never stored: regions are
  * not programs, and so a write has none to take away (FUSE_HANDLE_KILLPRIV_V2).
  */
@@ -15,33 +15,25 @@
 
 #include "fuse/fs_int.h"
 
-enum { MODE_BITS = 01777 };
+enum { MODE_BITS = 01777, FILES_FREE = 1 << 20 };
 
 struct fs_req *fs_req_of_pool(struct pool_req *preq)
 {
 	return (struct fs_req *)((char *)preq - offsetof(struct fs_req, preq));
 }
 
-bool fs_pool_req(struct fs_req *req, enum pool_op op, pool_done_fn *done)
+void fs_pool_req(struct fs_req *req, enum pool_op op, pool_done_fn *done)
 {
-	if (!req->buf && !fs_req_buffer(req, FS_SMALL))
-		return false;
 	memset(&req->preq, 0, sizeof(req->preq));
 	req->preq.op = op;
 	req->preq.session = FS_SESSION;
 	req->preq.id = req->nodeid;
 	req->preq.done = done;
-	return true;
 }
 
-char *fs_copy_name(struct fs_req *req, const char *in, size_t room, char *at)
+const char *fs_name(const char *in, size_t room)
 {
-	size_t len = strnlen(in, room);
-
-	if (len == room || len > 1024)
-		return NULL;
-	memcpy(at, in, len + 1);
-	return at;
+	return strnlen(in, room) < room ? in : NULL;
 }
 
 /* ---- what the kernel gets ---- */
@@ -67,7 +59,7 @@ void fs_fill_attr(struct fs *fs, const struct region_attr *attr, struct fuse_att
 	fill_time(attr->atime_ns, &ret_attr->atime, &ret_attr->atimensec);
 	fill_time(attr->mtime_ns, &ret_attr->mtime, &ret_attr->mtimensec);
 	fill_time(attr->ctime_ns, &ret_attr->ctime, &ret_attr->ctimensec);
-	ret_attr->mode = S_IFREG | attr->mode;
+	ret_attr->mode = S_IFREG | (attr->mode & 07777);
 	ret_attr->nlink = attr->nlink;
 	ret_attr->uid = attr->uid;
 	ret_attr->gid = attr->gid;
@@ -143,9 +135,8 @@ enum fs_verdict fs_lookup(struct fs_req *req)
 		fs_reply_err(req, -ENOTDIR);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_LOOKUP, entry_done))
-		return FS_PARK;
-	req->preq.name = fs_copy_name(req, req->in, req->in_len, req->buf);
+	fs_pool_req(req, POOL_LOOKUP, entry_done);
+	req->preq.name = fs_name(req->in, req->in_len);
 	if (!req->preq.name)
 		fs_reply_err(req, -ENAMETOOLONG);
 	else
@@ -186,8 +177,7 @@ enum fs_verdict fs_getattr(struct fs_req *req)
 		return FS_TAKEN;
 	}
 	handle = in->getattr_flags & FUSE_GETATTR_FH ? fs_handle(req->fs, in->fh) : NULL;
-	if (!fs_pool_req(req, POOL_GETATTR, attr_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_GETATTR, attr_done);
 	req->preq.handle = handle ? handle : any_handle(req->fs, req->nodeid);
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
@@ -219,9 +209,15 @@ static void set_root(struct fs_req *req, const struct fuse_setattr_in *in)
 	reply_attr(req, NULL);
 }
 
+/* The kernel's seconds are signed; what nanoseconds cannot say (before 1677, after 2262) becomes the nearest
+ * that they can. */
 static int64_t time_of(uint64_t s, uint32_t ns)
 {
-	return (int64_t)s * 1000000000 + ns;
+	int64_t max = INT64_MAX / 1000000000 - 1, seconds = (int64_t)s;
+
+	if (seconds > max || seconds < -max)
+		return (seconds > 0 ? max : -max) * 1000000000;
+	return seconds * 1000000000 + ns;
 }
 
 /* Translates what the kernel wants set. */
@@ -269,8 +265,7 @@ enum fs_verdict fs_setattr(struct fs_req *req)
 		fs_reply_err(req, -EFBIG);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_SETATTR, attr_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_SETATTR, attr_done);
 	if (in->valid & FATTR_FH)
 		req->preq.handle = fs_handle(req->fs, in->fh);
 	fill_set(&req->preq, in);
@@ -293,14 +288,12 @@ enum fs_verdict fs_mknod(struct fs_req *req)
 		fs_reply_err(req, -EPERM);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_CREATE, entry_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_CREATE, entry_done);
 	req->preq.flags = POOL_NO_OPEN | POOL_EXCLUSIVE;
 	req->preq.attr.mode = in->mode & MODE_BITS;
 	req->preq.attr.uid = req->uid;
 	req->preq.attr.gid = req->gid;
-	req->preq.name =
-	    fs_copy_name(req, (const char *)(in + 1), req->in_len - sizeof(*in), req->buf);
+	req->preq.name = fs_name((const char *)(in + 1), req->in_len - sizeof(*in));
 	if (!req->preq.name)
 		fs_reply_err(req, -ENAMETOOLONG);
 	else
@@ -308,51 +301,45 @@ enum fs_verdict fs_mknod(struct fs_req *req)
 	return FS_TAKEN;
 }
 
-static bool name_pinned(struct fs *fs, const char *name)
+/* The names of nodes follow, so that status does. */
+static void unlink_done(struct pool_req *preq, int err)
 {
-	struct fs_node *node = fs_node_find_name(fs, name);
+	struct fs_req *req = fs_req_of_pool(preq);
 
-	return node && node->pinned;
+	if (err == 0)
+		fs_node_renamed(req->fs, preq->name, NULL, false);
+	fs_reply_err(req, err);
 }
 
 enum fs_verdict fs_unlink(struct fs_req *req)
 {
-	if (!fs_pool_req(req, POOL_REMOVE, plain_done))
-		return FS_PARK;
-	req->preq.name = fs_copy_name(req, req->in, req->in_len, req->buf);
+	fs_pool_req(req, POOL_REMOVE, unlink_done);
+	req->preq.name = fs_name(req->in, req->in_len);
 	if (!req->preq.name)
 		fs_reply_err(req, -ENAMETOOLONG);
-	else if (name_pinned(req->fs, req->preq.name))
-		fs_reply_err(req, -EBUSY);
 	else
 		pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
 }
 
-/* The names of nodes follow, so that pins and status do. */
 static void rename_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
-	struct fs_node *node = fs_node_find_name(req->fs, preq->name);
-	struct fs_node *other = fs_node_find_name(req->fs, preq->new_name);
 
-	if (err == 0 && other)
-		strcpy(other->name, preq->flags & POOL_EXCHANGE ? preq->name : "");
-	if (err == 0 && node)
-		strncpy(node->name, preq->new_name, sizeof(node->name) - 1);
+	if (err == 0)
+		fs_node_renamed(req->fs, preq->name, preq->new_name, preq->flags & POOL_EXCHANGE);
 	fs_reply_err(req, err);
 }
 
-static enum fs_verdict start_rename(struct fs_req *req, uint64_t newdir, unsigned flags, const char *names,
-    size_t room)
+static enum fs_verdict start_rename(
+    struct fs_req *req, uint64_t newdir, unsigned flags, const char *names, size_t room)
 {
 	const char *from, *to;
 	size_t len = strnlen(names, room);
 
-	if (!fs_pool_req(req, POOL_RENAME, rename_done))
-		return FS_PARK;
-	from = fs_copy_name(req, names, room, req->buf);
-	to = from ? fs_copy_name(req, names + len + 1, room - len - 1, (char *)req->buf + 2048) : NULL;
+	fs_pool_req(req, POOL_RENAME, rename_done);
+	from = fs_name(names, room);
+	to = from ? fs_name(names + len + 1, room - len - 1) : NULL;
 	req->preq.flags = flags;
 	req->preq.name = from;
 	req->preq.new_name = to;
@@ -360,8 +347,6 @@ static enum fs_verdict start_rename(struct fs_req *req, uint64_t newdir, unsigne
 		fs_reply_err(req, -ENAMETOOLONG);
 	else if (newdir != FUSE_ROOT_ID)
 		fs_reply_err(req, -EXDEV);
-	else if (name_pinned(req->fs, from) || name_pinned(req->fs, to))
-		fs_reply_err(req, -EBUSY);
 	else
 		pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
@@ -387,7 +372,8 @@ enum fs_verdict fs_rename2(struct fs_req *req)
 		flags |= POOL_NOREPLACE;
 	if (in->flags & RENAME_EXCHANGE)
 		flags |= POOL_EXCHANGE;
-	return start_rename(req, in->newdir, flags, (const char *)(in + 1), req->in_len - sizeof(*in));
+	return start_rename(
+	    req, in->newdir, flags, (const char *)(in + 1), req->in_len - sizeof(*in));
 }
 
 /* ---- statfs ---- */
@@ -402,7 +388,9 @@ static void statfs_done(struct pool_req *preq, int err)
 		    .blocks = sf->total / STORE_BLOCK,
 		    .bfree = sf->avail / STORE_BLOCK,
 		    .bavail = sf->avail / STORE_BLOCK,
-		    .files = sf->regions,
+		    /* No limit on names is known: df -i shall not show a full file system. */
+		    .files = sf->regions + FILES_FREE,
+		    .ffree = FILES_FREE,
 		    .bsize = STORE_BLOCK,
 		    .frsize = STORE_BLOCK,
 		    .namelen = POOL_NAME_MAX,
@@ -417,8 +405,7 @@ static void statfs_done(struct pool_req *preq, int err)
 
 enum fs_verdict fs_statfs(struct fs_req *req)
 {
-	if (!fs_pool_req(req, POOL_STATFS, statfs_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_STATFS, statfs_done);
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
 }
@@ -439,7 +426,7 @@ enum fs_verdict fs_setxattr(struct fs_req *req)
 	/* Without FUSE_SETXATTR_EXT the header has two members only. */
 	const char *names = (const char *)req->in + FUSE_COMPAT_SETXATTR_IN_SIZE;
 	size_t room = req->in_len - FUSE_COMPAT_SETXATTR_IN_SIZE, len = strnlen(names, room);
-	uint8_t *value;
+	const char *kept;
 
 	if (no_xattrs(req))
 		return FS_TAKEN;
@@ -447,23 +434,16 @@ enum fs_verdict fs_setxattr(struct fs_req *req)
 		fs_reply_err(req, -EINVAL);
 		return FS_TAKEN;
 	}
-	if (in->size + 4096 > FS_SMALL && !fs_req_buffer(req, FS_IN_MAX))
-		return FS_PARK;
-	if (!fs_pool_req(req, POOL_SETXATTR, plain_done))
-		return FS_PARK;
-	value = (uint8_t *)req->buf + 4096;
-	memcpy(value, names + len + 1, in->size);
-	req->preq.name = fs_copy_name(req, names, room, req->buf);
-	req->preq.data = value;
+	kept = fs_req_keep(req, names, len + 1 + in->size);
+	fs_pool_req(req, POOL_SETXATTR, plain_done);
+	req->preq.name = kept;
+	req->preq.data = (void *)(uintptr_t)(kept + len + 1);
 	req->preq.len = in->size;
 	if (in->flags & 1) /* XATTR_CREATE */
 		req->preq.flags |= POOL_XATTR_CREATE;
 	if (in->flags & 2) /* XATTR_REPLACE */
 		req->preq.flags |= POOL_XATTR_REPLACE;
-	if (!req->preq.name)
-		fs_reply_err(req, -ERANGE);
-	else
-		pool_submit(req->fs->pool, &req->preq);
+	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
 }
 
@@ -483,17 +463,16 @@ static void xattr_done(struct pool_req *preq, int err)
 enum fs_verdict fs_getxattr(struct fs_req *req)
 {
 	const struct fuse_getxattr_in *in = req->in;
+	size_t room = in->size < POOL_XATTR_VALUE_MAX ? in->size : POOL_XATTR_VALUE_MAX;
 
 	if (no_xattrs(req))
 		return FS_TAKEN;
-	if (in->size + 4096 > FS_SMALL && !fs_req_buffer(req, FS_IN_MAX))
+	if (!fs_req_buffer(req, room))
 		return FS_PARK;
-	if (!fs_pool_req(req, POOL_GETXATTR, xattr_done))
-		return FS_PARK;
-	req->preq.name =
-	    fs_copy_name(req, (const char *)(in + 1), req->in_len - sizeof(*in), req->buf);
-	req->preq.data = (uint8_t *)req->buf + 4096;
-	req->preq.len = in->size < POOL_XATTR_VALUE_MAX ? in->size : POOL_XATTR_VALUE_MAX;
+	fs_pool_req(req, POOL_GETXATTR, xattr_done);
+	req->preq.name = fs_name((const char *)(in + 1), req->in_len - sizeof(*in));
+	req->preq.data = req->buf;
+	req->preq.len = room;
 	if (!req->preq.name)
 		fs_reply_err(req, -ERANGE);
 	else
@@ -504,15 +483,15 @@ enum fs_verdict fs_getxattr(struct fs_req *req)
 enum fs_verdict fs_listxattr(struct fs_req *req)
 {
 	const struct fuse_getxattr_in *in = req->in;
+	size_t room = in->size < POOL_XATTR_VALUE_MAX ? in->size : POOL_XATTR_VALUE_MAX;
 
 	if (no_xattrs(req))
 		return FS_TAKEN;
-	if (in->size + 4096 > FS_SMALL && !fs_req_buffer(req, FS_IN_MAX))
+	if (!fs_req_buffer(req, room))
 		return FS_PARK;
-	if (!fs_pool_req(req, POOL_LISTXATTR, xattr_done))
-		return FS_PARK;
-	req->preq.data = (uint8_t *)req->buf + 4096;
-	req->preq.len = in->size < POOL_XATTR_VALUE_MAX ? in->size : POOL_XATTR_VALUE_MAX;
+	fs_pool_req(req, POOL_LISTXATTR, xattr_done);
+	req->preq.data = req->buf;
+	req->preq.len = room;
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;
 }
@@ -521,9 +500,8 @@ enum fs_verdict fs_removexattr(struct fs_req *req)
 {
 	if (no_xattrs(req))
 		return FS_TAKEN;
-	if (!fs_pool_req(req, POOL_REMOVEXATTR, plain_done))
-		return FS_PARK;
-	req->preq.name = fs_copy_name(req, req->in, req->in_len, req->buf);
+	fs_pool_req(req, POOL_REMOVEXATTR, plain_done);
+	req->preq.name = fs_name(req->in, req->in_len);
 	if (!req->preq.name)
 		fs_reply_err(req, -ERANGE);
 	else

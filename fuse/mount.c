@@ -47,7 +47,8 @@ int fs_mount(const char *source, const char *dir, const char *options, struct er
 	int fd = -1, rc = 0;
 
 	escape(source, name, sizeof(name));
-	snprintf(text, sizeof(text), "allow_other,default_permissions,subtype=remram,max_read=%d,fsname=%s%s%s",
+	snprintf(text, sizeof(text),
+	    "allow_other,default_permissions,subtype=remram,max_read=%d,fsname=%s%s%s",
 	    FS_WRITE_MAX, name, *options ? "," : "", options);
 	fuse_set_log_func(keep_message);
 	libfuse_said[0] = 0;
@@ -56,7 +57,8 @@ int fs_mount(const char *source, const char *dir, const char *options, struct er
 		fd = dup(fuse_session_fd(session));
 	else
 		rc = err_set(err, -EIO, "cannot mount on %s: %s", dir, libfuse_said);
-	if (rc == 0 && (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))) {
+	if (rc == 0 &&
+	    (fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC))) {
 		rc = err_sys(err, -errno, "cannot use /dev/fuse");
 		fs_unmount(dir);
 	}

@@ -24,13 +24,21 @@ struct fs_node *fs_node_find(const struct fs *fs, uint64_t id)
 	return node;
 }
 
-struct fs_node *fs_node_find_name(const struct fs *fs, const char *name)
+static const char *name_of(const struct fs_node *node)
 {
-	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
-		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
-			if (strcmp(node->name, name) == 0)
-				return node;
-	return NULL;
+	return node->name ? node->name : "";
+}
+
+static void set_name(struct fs_node *node, const char *name)
+{
+	free(node->name);
+	node->name = *name ? strdup(name) : NULL;
+}
+
+static void destroy(struct fs_node *node)
+{
+	free(node->name);
+	free(node);
 }
 
 struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name)
@@ -48,8 +56,21 @@ struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, co
 	}
 	node->lookups++;
 	node->size = attr->size;
-	strncpy(node->name, name, sizeof(node->name) - 1);
+	if (strcmp(name_of(node), name))
+		set_name(node, name);
 	return node;
+}
+
+void fs_node_renamed(struct fs *fs, const char *from, const char *to, bool exchange)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++) {
+		for (struct fs_node *node = fs->nodes[i]; node; node = node->next) {
+			if (strcmp(name_of(node), from) == 0)
+				set_name(node, to ? to : "");
+			else if (to && strcmp(name_of(node), to) == 0)
+				set_name(node, exchange ? from : "");
+		}
+	}
 }
 
 void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
@@ -66,7 +87,7 @@ void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
 		return;
 	*link = node->next;
 	fs->node_count--;
-	free(node);
+	destroy(node);
 }
 
 void fs_node_drop_all(struct fs *fs)
@@ -75,7 +96,7 @@ void fs_node_drop_all(struct fs *fs)
 		while (fs->nodes[i]) {
 			struct fs_node *next = fs->nodes[i]->next;
 
-			free(fs->nodes[i]);
+			destroy(fs->nodes[i]);
 			fs->nodes[i] = next;
 		}
 	}
@@ -88,15 +109,24 @@ void fs_for_each_open(const struct fs *fs,
 	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
 		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
 			if (node->opens)
-				region(ctx, node->name, node->size, node->opens);
+				region(ctx, name_of(node), node->size, node->opens);
 }
 
-int fs_pin(struct fs *fs, const char *name, bool on)
+int fs_pin(struct fs *fs, uint64_t id, bool on)
 {
-	struct fs_node *node = fs_node_find_name(fs, name);
+	struct fs_node *node = fs_node_find(fs, id);
 
 	if (!node)
 		return -ENOENT;
 	node->pinned = on;
 	return 0;
+}
+
+const char *fs_pinned(const struct fs *fs)
+{
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
+		for (const struct fs_node *node = fs->nodes[i]; node; node = node->next)
+			if (node->pinned)
+				return name_of(node);
+	return NULL;
 }

@@ -26,7 +26,7 @@ static struct handle reserved;
 static int reserve_number(struct fs *fs, uint32_t *ret_number)
 {
 	struct handle **grown;
-	uint32_t n = 1;
+	uint32_t n = fs->handle_hint;
 
 	while (n < fs->handle_room && fs->handles[n])
 		n++;
@@ -41,8 +41,16 @@ static int reserve_number(struct fs *fs, uint32_t *ret_number)
 		fs->handle_room = 2 * n;
 	}
 	fs->handles[n] = &reserved;
+	fs->handle_hint = n + 1;
 	*ret_number = n;
 	return 0;
+}
+
+static void free_number(struct fs *fs, uint64_t n)
+{
+	fs->handles[n] = NULL;
+	if (n < fs->handle_hint)
+		fs->handle_hint = (uint32_t)n;
 }
 
 static unsigned access_of(uint32_t flags)
@@ -85,7 +93,7 @@ static void open_done(struct pool_req *preq, int err)
 	struct fuse_open_out out;
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
+		free_number(req->fs, req->len);
 		fs_reply_err(req, err);
 		return;
 	}
@@ -100,8 +108,7 @@ enum fs_verdict fs_open(struct fs_req *req)
 	uint32_t number;
 	int rc;
 
-	if (!fs_pool_req(req, POOL_OPEN, open_done))
-		return FS_PARK;
+	fs_pool_req(req, POOL_OPEN, open_done);
 	rc = reserve_number(req->fs, &number);
 	if (rc) {
 		fs_reply_err(req, rc);
@@ -126,7 +133,8 @@ static void create_answer(struct fs_req *req)
 	} out;
 
 	if (!fs_node_lookup(req->fs, &req->preq.attr, req->preq.name)) {
-		fs_reply_err(req, -ENOMEM); /* the handle is closed when the mount ends */
+		req->fs->handles[req->len] = req->preq.ret_handle; /* closed when the mount ends */
+		fs_reply_err(req, -ENOMEM);
 		return;
 	}
 	fs_fill_entry(req->fs, &req->preq.attr, &out.entry);
@@ -134,33 +142,15 @@ static void create_answer(struct fs_req *req)
 	fs_reply(req, &out, sizeof(out));
 }
 
-static void truncate_done(struct pool_req *preq, int err)
-{
-	struct fs_req *req = fs_req_of_pool(preq);
-
-	preq->ret_handle = preq->handle;
-	preq->attr.size = err ? preq->attr.size : 0;
-	create_answer(req);
-}
-
 static void create_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
-		fs_reply_err(req, err);
-		return;
-	}
-	/* Somebody else was faster: then O_TRUNC is ours to do, the kernel thinks the file is new. */
-	if (req->arg & O_TRUNC && preq->attr.size) {
-		preq->op = POOL_SETATTR;
-		preq->id = preq->attr.id;
-		preq->handle = preq->ret_handle;
-		preq->set = POOL_SET_SIZE;
-		preq->attr.size = 0;
-		preq->done = truncate_done;
-		pool_submit(req->fs->pool, preq);
+		free_number(req->fs, req->len);
+		/* Somebody else was faster: the kernel begins anew, finds the file, checks whether it may be
+		 * opened, and truncates it if that was wanted. */
+		fs_reply_err(req, err == -EEXIST && !(req->arg & O_EXCL) ? -ESTALE : err);
 		return;
 	}
 	create_answer(req);
@@ -172,10 +162,8 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	uint32_t number;
 	int rc;
 
-	if (!fs_pool_req(req, POOL_CREATE, create_done))
-		return FS_PARK;
-	req->preq.name =
-	    fs_copy_name(req, (const char *)(in + 1), req->in_len - sizeof(*in), req->buf);
+	fs_pool_req(req, POOL_CREATE, create_done);
+	req->preq.name = fs_name((const char *)(in + 1), req->in_len - sizeof(*in));
 	rc = req->preq.name ? reserve_number(req->fs, &number) : -ENAMETOOLONG;
 	if (rc) {
 		fs_reply_err(req, rc);
@@ -183,7 +171,7 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	}
 	req->arg = in->flags;
 	req->len = number;
-	req->preq.flags = access_of(in->flags) | (in->flags & O_EXCL ? POOL_EXCLUSIVE : 0);
+	req->preq.flags = access_of(in->flags) | POOL_EXCLUSIVE;
 	req->preq.number = number;
 	req->preq.attr.mode = in->mode & 01777;
 	req->preq.attr.uid = req->uid;
@@ -209,9 +197,8 @@ enum fs_verdict fs_release(struct fs_req *req)
 		fs_reply_err(req, -EBADF);
 		return FS_TAKEN;
 	}
-	if (!fs_pool_req(req, POOL_CLOSE, release_done))
-		return FS_PARK;
-	req->fs->handles[in->fh] = NULL;
+	fs_pool_req(req, POOL_CLOSE, release_done);
+	free_number(req->fs, in->fh);
 	if (node && node->opens)
 		node->opens--;
 	req->preq.handle = handle;
@@ -221,31 +208,30 @@ enum fs_verdict fs_release(struct fs_req *req)
 
 /* ---- the end ---- */
 
-static void closed_last(struct pool_req *preq, int err)
+bool fs_any_open(const struct fs *fs)
 {
-	struct fs *fs = preq->owner;
-
-	fs->in_flight--;
-	free(preq);
+	for (uint32_t i = 0; i < fs->handle_room; i++)
+		if (fs->handles[i])
+			return true;
+	return false;
 }
 
 void fs_close_all(struct fs *fs)
 {
 	for (uint32_t i = 0; i < fs->handle_room; i++) {
-		struct pool_req *preq;
+		struct fs_req *req = fs->handles[i] ? fs_req_get(fs) : NULL;
 
-		if (!fs->handles[i] || fs->handles[i] == &reserved)
+		if (!fs->handles[i])
 			continue;
-		preq = calloc(1, sizeof(*preq));
-		if (!preq)
-			return;
-		preq->op = POOL_CLOSE;
-		preq->session = FS_SESSION;
-		preq->handle = fs->handles[i];
-		preq->done = closed_last;
-		preq->owner = fs;
+		if (!req)
+			return; /* we come back when these have ended */
+		req->answered = true;
+		memset(&req->preq, 0, sizeof(req->preq));
+		req->preq.op = POOL_CLOSE;
+		req->preq.session = FS_SESSION;
+		req->preq.handle = fs->handles[i];
+		req->preq.done = release_done;
 		fs->handles[i] = NULL;
-		fs->in_flight++;
-		pool_submit(fs->pool, preq);
+		pool_submit(fs->pool, &req->preq);
 	}
 }

@@ -50,10 +50,13 @@ static void region_file(
 static int set_pin(
     const struct attach *attach, const struct runstate_device *dev, bool on, struct err *err)
 {
-	char path[MOUNT_RUN_DIR_MAX + 16];
+	char path[MOUNT_RUN_DIR_MAX + 16], id[24];
 
+	if (dev->id == 0)
+		return 0;
 	snprintf(path, sizeof(path), "%s/control", attach->run_dir);
-	return control_command(path, on ? "pin" : "unpin", dev->region, CONTROL_MS, err);
+	snprintf(id, sizeof(id), "%llu", (unsigned long long)dev->id);
+	return control_command(path, on ? "pin" : "unpin", id, CONTROL_MS, err);
 }
 
 /* ---- the swap region --------------------------------------------------------------------------- */
@@ -124,6 +127,17 @@ static int check_existing(
 	return 0;
 }
 
+/* open(2) of a region has failed. */
+static int open_failed(const char *file, struct err *err)
+{
+	if (errno == EBUSY)
+		return err_set(err, -EBUSY,
+		    "%s: another client uses it as swap or on a loop device (or did until less than a "
+		    "minute ago, if it died)",
+		    file);
+	return err_sys(err, -errno, "%s: cannot open it", file);
+}
+
 /* Sees to it that the swap region is there, with its space reserved.  *ret_made: it was not there
  * before. */
 static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct err *err)
@@ -140,7 +154,7 @@ static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct e
 		made = fd >= 0;
 	}
 	if (fd < 0)
-		return err_sys(err, -errno, "%s: cannot open it", file);
+		return open_failed(file, err);
 	if (!made)
 		res = check_existing(fd, file, wanted, &size, err);
 	if (res == 0)
@@ -154,18 +168,24 @@ static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct e
 
 /* ---- one device -------------------------------------------------------------------------------- */
 
-/* From wanted to pinned: the region's name must be known to the daemon meanwhile. */
-static int pin_region(const struct attach *attach, const struct runstate_device *dev,
-    const char *file, struct err *err)
+/* From wanted to pinned: the daemon must know the region meanwhile.  Its inode number is its id. */
+static int pin_region(
+    const struct attach *attach, struct runstate_device *dev, const char *file, struct err *err)
 {
 	int fd = open(file, O_PATH | O_CLOEXEC);
+	struct stat st;
 	int res;
 
 	if (fd < 0 && errno == ENOENT)
 		return err_set(err, -ENOENT, "%s: there is no such region", file);
 	if (fd < 0)
 		return err_sys(err, -errno, "%s", file);
-	res = set_pin(attach, dev, true, err);
+	if (fstat(fd, &st)) {
+		res = err_sys(err, -errno, "%s", file);
+	} else {
+		dev->id = st.st_ino;
+		res = set_pin(attach, dev, true, err);
+	}
 	close(fd);
 	return res;
 }
@@ -178,7 +198,7 @@ static int put_on_loop(
 	int res;
 
 	if (fd < 0)
-		return err_sys(err, -errno, "%s: cannot open it", file);
+		return open_failed(file, err);
 	res = loopdev_attach(fd, file, dev->read_only, dev->device, err);
 	close(fd);
 	if (res) {
@@ -327,8 +347,11 @@ int attach_again(const struct attach *attach, struct err *err)
 
 	for (i = 0; res == 0 && i < attach->state->device_count; i++) {
 		struct runstate_device *dev = &attach->state->devices[i];
+		struct swapdev swap;
 		if (!dev->device[0])
 			res = attach_one(attach, dev, false, err);
+		else if (dev->swap && swapdev_find(dev->device, &swap, NULL))
+			res = swapdev_on(dev->device, dev->prio, dev->discard, err);
 	}
 	return res;
 }

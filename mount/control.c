@@ -15,6 +15,7 @@
 #include "mount/control.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "core/pool.h"
-#include "mount/escape.h"
 
 enum { BACKLOG = 16 };
 
@@ -44,6 +42,8 @@ struct control {
 	const struct control_ops *ops;
 	void *ctx;
 	struct sockaddr_un addr;
+	dev_t dev; /* of the socket's name, which a later mount at the same place replaces */
+	ino_t ino;
 
 	/* Loop thread only. */
 	struct loop_fd listener;
@@ -66,15 +66,15 @@ static void client_expired(struct loop_timer *timer)
 	client_close((struct client *)((char *)timer - offsetof(struct client, timer)));
 }
 
-static void answer_pin(struct client *client, const char *escaped, bool on)
+static void answer_pin(struct client *client, const char *text, bool on)
 {
 	const struct control *control = client->control;
-	char name[POOL_NAME_MAX + 1];
-	struct err err = {.text = "not a region's name"};
-	int res = unescape_percent(escaped, name, sizeof(name));
+	struct err err = {.text = "not a region's id"};
+	int res = -EINVAL, end = 0;
+	uint64_t id;
 
-	if (res == 0)
-		res = control->ops->pin(control->ctx, name, on, &err);
+	if (sscanf(text, "%" SCNu64 "%n", &id, &end) == 1 && !text[end])
+		res = control->ops->pin(control->ctx, id, on, &err);
 	client->answer_len = (size_t)snprintf(client->answer, sizeof(client->answer), "%s%s",
 	    res ? "error: " : "ok", res ? err.text : "");
 }
@@ -205,6 +205,7 @@ static void clients_init(struct control *control)
 /* The socket's mode is set before it has a name, so that nobody can connect too early. */
 static int listen_at(struct control *control, const char *path, struct err *err)
 {
+	struct stat st;
 	int fd;
 
 	control->addr.sun_family = AF_UNIX;
@@ -218,8 +219,10 @@ static int listen_at(struct control *control, const char *path, struct err *err)
 	unlink(path);
 	if (fchmod(fd, 0600) ||
 	    bind(fd, (struct sockaddr *)&control->addr, sizeof(control->addr)) ||
-	    listen(fd, BACKLOG))
+	    listen(fd, BACKLOG) || stat(path, &st))
 		return err_sys(err, -errno, "control socket %s", path);
+	control->dev = st.st_dev;
+	control->ino = st.st_ino;
 	return 0;
 }
 
@@ -252,6 +255,15 @@ fail:
 	return res;
 }
 
+static void remove_name(const struct control *control)
+{
+	struct stat st;
+
+	if (stat(control->addr.sun_path, &st) == 0 && st.st_dev == control->dev &&
+	    st.st_ino == control->ino)
+		unlink(control->addr.sun_path);
+}
+
 void control_destroy(struct control *control)
 {
 	unsigned i;
@@ -264,7 +276,7 @@ void control_destroy(struct control *control)
 	}
 	loop_fd_del(&control->listener);
 	if (control->listener.fd >= 0) {
-		unlink(control->addr.sun_path);
+		remove_name(control);
 		close(control->listener.fd);
 	}
 	free(control);

@@ -4,12 +4,12 @@
  *
  * A client sends one line, gets one answer and the connection is closed:
  *   status          → one JSON object
- *   pin NAME        → "ok" or "error: …": the region is used by a loop device from now on: opens of it
- *                     carry POOL_PIN, and rename, remove, resize of it fail with EBUSY
- *   unpin NAME      → "ok"
+ *   pin ID          → "ok" or "error: …": the region is used by a loop device from now on: opens of it
+ *                     carry POOL_PIN, and while one is open rename, remove, resize of it fail with EBUSY
+ *   unpin ID        → "ok"
  *   forget-donor    → "ok": requests that wait for a lost donor fail now with EIO, and so does all
  *                     later I/O (for umount -f and remram abort)
- * Names are percent-escaped (mount/escape.h).  Anything else is answered "error: …".  The answer ends
+ * ID is the region's, its inode number, in decimal.  Anything else is answered "error: …".  The answer ends
  * with a newline.  Everything runs on the mount's loop, with buffers sized at start: asking for status
  * never allocates in the daemon.  CONTROL_CLIENTS are served at once, more wait; one that is not done
  * after CONTROL_PATIENCE_MS is cut off.
@@ -19,6 +19,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/err.h"
 #include "core/loop.h"
@@ -36,7 +37,7 @@ struct control_ops {
 	/* Writes a JSON object of at most room bytes to buf and returns its length. */
 	size_t (*status)(void *ctx, char *buf, size_t room);
 	/* 0 or -errno with err set. */
-	int (*pin)(void *ctx, const char *name, bool on, struct err *err);
+	int (*pin)(void *ctx, uint64_t id, bool on, struct err *err);
 	void (*forget_donor)(void *ctx);
 };
 
@@ -44,7 +45,7 @@ struct control_ops {
  * bytes; a stale one is replaced.  ops and ctx are kept until destroy. */
 int control_create(struct loop *loop, const char *path, const struct control_ops *ops, void *ctx,
     struct control **ret_control, struct err *err);
-/* Closes connections and removes the socket.  NULL does nothing. */
+/* Closes connections and removes the socket, unless a later one has taken its place.  NULL does nothing. */
 void control_destroy(struct control *control);
 
 /* Client side: sends line, puts the whole answer (NUL-terminated, without the last newline, malloc'ed,
@@ -54,8 +55,8 @@ int control_ask(
     const char *path, const char *line, unsigned timeout_ms, char **ret_answer, struct err *err);
 
 /* The same for requests that are answered "ok": an answer "error: …" becomes -EREMOTEIO with that
- * text.  name: NULL, or what is percent-escaped and appended to verb. */
+ * text.  arg: NULL, or what follows the verb. */
 int control_command(
-    const char *path, const char *verb, const char *name, unsigned timeout_ms, struct err *err);
+    const char *path, const char *verb, const char *arg, unsigned timeout_ms, struct err *err);
 
 #endif

@@ -15,8 +15,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "core/pool.h"
-#include "mount/escape.h"
 #include "mount/sys.h"
 
 enum { RETRY_MS = 20 };
@@ -143,14 +141,12 @@ int control_ask(
 }
 
 int control_command(
-    const char *path, const char *verb, const char *name, unsigned timeout_ms, struct err *err)
+    const char *path, const char *verb, const char *arg, unsigned timeout_ms, struct err *err)
 {
-	char line[CONTROL_LINE_MAX], escaped[POOL_NAME_MAX * 3 + 1] = "", *text;
+	char line[CONTROL_LINE_MAX], *text;
 	int res;
 
-	if (name && escape_percent(name, escaped, sizeof(escaped)))
-		return err_sys(err, -ENAMETOOLONG, "%s", name);
-	snprintf(line, sizeof(line), "%s%s%s", verb, name ? " " : "", escaped);
+	snprintf(line, sizeof(line), "%s%s%s", verb, arg ? " " : "", arg ? arg : "");
 	res = control_ask(path, line, timeout_ms, &text, err);
 	if (res)
 		return res;

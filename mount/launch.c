@@ -33,6 +33,7 @@
 #include "core/log.h"
 #include "mount/attach.h"
 #include "mount/cmd.h"
+#include "mount/lockmem.h"
 #include "mount/mountinfo.h"
 #include "mount/serve.h"
 #include "mount/sys.h"
@@ -98,13 +99,16 @@ static void server_ready(void *ctx)
 
 	server->ready = true;
 	is_ready = 1;
+	/* Before the command ends: its caller may then wait for the end of what it has printed. */
+	if (!server->conf->foreground) {
+		point_to_null(STDOUT_FILENO);
+		point_to_null(STDERR_FILENO);
+	}
 	tell(server->pipe, MOUNT_EX_OK, "");
 	if (server->conf->foreground)
 		return;
 	close(server->pipe);
 	server->pipe = -1;
-	point_to_null(STDOUT_FILENO);
-	point_to_null(STDERR_FILENO);
 }
 
 /* Keeps nothing of the caller's: its terminal, its directory, its open files. */
@@ -142,10 +146,18 @@ static void server_clean_up(const struct mount_conf *conf)
 	runstate_unlock(lock);
 }
 
+/* What systemd looks for in the name of a process that it must not kill at shutdown, since others need it
+ * until the end (systemd.io/ROOT_STORAGE_DAEMONS). */
+static void mark_storage_daemon(void)
+{
+	program_invocation_name[0] = '@';
+}
+
 /* Returns the exit code of the server's process. */
 static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 {
 	struct server server = {.conf = conf, .pipe = pipe};
+	struct lockmem_refused refused = {0};
 	int exit_code = MOUNT_EX_OK, res;
 	struct err err;
 
@@ -160,7 +172,12 @@ static int server_run(const struct mount_conf *conf, int pipe, pid_t command)
 		become_daemon(&server);
 	}
 	log_set_level(conf->log);
+	if (conf->lock_memory) {
+		mark_storage_daemon();
+		lockmem_prepare(&refused);
+	}
 	res = log_start(!conf->foreground, &err);
+	lockmem_log_refused(&refused);
 	if (res == 0)
 		res = serve(conf, server_ready, &server, &exit_code, &err);
 	else

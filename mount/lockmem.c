@@ -10,6 +10,8 @@
  *   - MCL_FUTURE makes every later mapping resident in full, also thread stacks and malloc arenas
  *     that would hardly be used: hence one arena, and threads that exist before or have small stacks.
  *   - malloc must not shrink and grow the heap: memory that is given back has to be faulted in again.
+ *     What is allocated later (nodes, handles, a new connection) comes from a heap that is grown before
+ *     the lock, so that it needs no page.
  */
 #include "mount/lockmem.h"
 
@@ -17,6 +19,7 @@
 #include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -28,6 +31,7 @@
 
 enum {
 	STACK_BYTES = 256 * 1024, /* as much as the other threads of the daemon have */
+	HEAP_BYTES = 4 << 20,
 	PAGE_BYTES = 4096,
 };
 
@@ -54,15 +58,12 @@ void lockmem_prepare(struct lockmem_refused *ret_refused)
 	mallopt(M_MMAP_MAX, 0);
 }
 
-void lockmem_prepare_logged(void)
+void lockmem_log_refused(const struct lockmem_refused *refused)
 {
-	struct lockmem_refused refused;
-
-	lockmem_prepare(&refused);
-	if (refused.io_flusher[0])
-		log_warn("%s: an allocation of this daemon may wait for swap", refused.io_flusher);
-	if (refused.oom_score[0])
-		log_warn("%s: the OOM killer may choose this daemon", refused.oom_score);
+	if (refused->io_flusher[0])
+		log_warn("%s: an allocation of this daemon may wait for swap", refused->io_flusher);
+	if (refused->oom_score[0])
+		log_warn("%s: the OOM killer may choose this daemon", refused->oom_score);
 }
 
 /* Grows the stack to the size it may need. */
@@ -75,6 +76,21 @@ static void __attribute__((noinline)) touch_stack(void)
 		pages[off] = 0;
 }
 
+/* Leaves free memory in the heap, which malloc has been told to keep.  False: there is none. */
+static bool grow_heap(void)
+{
+	uint8_t *heap = malloc(HEAP_BYTES);
+	volatile uint8_t *pages = heap;
+	size_t off;
+
+	if (!heap)
+		return false;
+	for (off = 0; off < HEAP_BYTES; off += PAGE_BYTES)
+		pages[off] = 0;
+	free(heap);
+	return true;
+}
+
 int lockmem_lock(struct err *err)
 {
 	struct rlimit limit;
@@ -82,6 +98,8 @@ int lockmem_lock(struct err *err)
 	int code;
 
 	touch_stack();
+	if (!grow_heap())
+		return err_set(err, -ENOMEM, "out of memory for the daemon's heap");
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
 		return 0;
 	code = -errno;

@@ -3,8 +3,9 @@
  * Keeping a daemon that serves swap out of the way of reclaim: what it needs to write a page out must
  * itself never have to be read in, allocated or waited for.
  *
- * In this order: lockmem_prepare, then buffers, connections and threads (each buffer touched, each
- * thread with a small stack), then lockmem_lock, then the first request.
+ * In this order: lockmem_prepare, then every thread (the one that writes the log, too: log_start), buffers
+ * and connections (each buffer touched, each thread with a small stack), then lockmem_lock, then the first
+ * request.
  */
 #ifndef REMRAM_MOUNT_LOCKMEM_H
 #define REMRAM_MOUNT_LOCKMEM_H
@@ -25,10 +26,10 @@ struct lockmem_refused {
  * need CAP_SYS_RESOURCE) *ret_refused says so; it is not an error.  Does not log. */
 void lockmem_prepare(struct lockmem_refused *ret_refused);
 
-/* lockmem_prepare, with a log_warn for each refusal. */
-void lockmem_prepare_logged(void);
+/* A log_warn for each refusal. */
+void lockmem_log_refused(const struct lockmem_refused *refused);
 
-/* Touches this thread's stack and locks all memory, present and future.  -ENOMEM, -EPERM with what to
+/* Touches this thread's stack and some heap for what is allocated later, and locks all memory, present and future.  -ENOMEM, -EPERM with what to
  * do about it: without the lock the machine can hang, so the mount must not come up. */
 int lockmem_lock(struct err *err);
 

@@ -142,7 +142,8 @@ static void write_device(FILE *out, const struct runstate_device *dev)
 		fputs("-", out);
 	else
 		fprintf(out, "%u", dev->prio);
-	fprintf(out, " %s %s\n", dev->discard ? "discard" : "keep", dev->read_only ? "ro" : "rw");
+	fprintf(out, " %s %s %" PRIu64 "\n", dev->discard ? "discard" : "keep",
+	    dev->read_only ? "ro" : "rw", dev->id);
 }
 
 static void write_state(FILE *out, const struct runstate *state)
@@ -184,12 +185,13 @@ static bool read_device(char *words, struct runstate *state)
 	char region[POOL_NAME_MAX * 3 + 1], device[RUNSTATE_DEVICE_MAX], prio[16];
 	char use[8], discard[8], access[8];
 	struct runstate_device *dev = &state->devices[state->device_count];
+	uint64_t id;
 
 	if (state->device_count == RUNSTATE_DEVICES_MAX)
 		return false;
 	_Static_assert(POOL_NAME_MAX * 3 == 765 && RUNSTATE_DEVICE_MAX == 32, "widths below");
-	if (sscanf(words, "%765s %31s %7s %15s %7s %7s", region, device, use, prio, discard,
-		access) != 6)
+	if (sscanf(words, "%765s %31s %7s %15s %7s %7s %" SCNu64, region, device, use, prio,
+		discard, access, &id) != 7)
 		return false;
 	memset(dev, 0, sizeof(*dev));
 	if (unescape_percent(region, dev->region, sizeof(dev->region)))
@@ -199,6 +201,7 @@ static bool read_device(char *words, struct runstate *state)
 	dev->swap = !strcmp(use, "swap");
 	dev->discard = !strcmp(discard, "discard");
 	dev->read_only = !strcmp(access, "ro");
+	dev->id = id;
 	dev->prio = strcmp(prio, "-") ? (uint32_t)strtoul(prio, NULL, 10) : MOUNT_PRIO_NONE;
 	state->device_count++;
 	return true;

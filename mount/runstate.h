@@ -39,6 +39,7 @@ struct runstate_device {
 	bool discard; /* … with SWAP_FLAG_DISCARD */
 	bool read_only;
 	uint32_t prio; /* … with this priority, or MOUNT_PRIO_NONE */
+	uint64_t id; /* the region's that was pinned; 0: none was, as far as is known */
 };
 
 struct runstate {

@@ -6,7 +6,7 @@
  * serving → ending (the mount is gone: what is open is closed, what is in flight ends) → return.
  * Everything runs on one loop; loop_run is left and entered again between the stages of starting.
  *
- * With lock_memory the order is: prepare, allocate and touch everything, connect, mount, lock, then
+ * With lock_memory the order is: prepare (the caller, before it starts the log), allocate and touch everything, connect, mount, lock, then
  * the first request is read.
  */
 #include "mount/serve.h"
@@ -53,13 +53,29 @@ static void pool_ready(void *ctx, const struct err *err)
 	loop_stop(daemon->loop);
 }
 
+/* This machine and the mount point; NULL if the machine has no name of its own. */
+static const char *client_name(const struct daemon *daemon, char *buf, size_t room)
+{
+	int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, 32);
+
+	if (fd >= 0)
+		close(fd);
+	if (n != 32)
+		return NULL;
+	snprintf(buf + 32, room - 32, ":%s", daemon->conf->dir);
+	return buf;
+}
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
+	char client[PATH_MAX + 64];
 	struct peer_conf conf = {
 	    .host = source->host,
 	    .port = source->port,
 	    .pool = source->pool,
+	    .client = client_name(daemon, client, sizeof(client)),
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
 	    .ready = pool_ready,
@@ -167,8 +183,10 @@ static void set_read_ahead(const struct daemon *daemon)
 
 	if (mountinfo_find(daemon->conf->dir, &info))
 		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(info.dev), minor(info.dev));
-	len = snprintf(text, sizeof(text), "%llu", (unsigned long long)daemon->conf->read_ahead / 1024);
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(info.dev),
+	    minor(info.dev));
+	len = snprintf(
+	    text, sizeof(text), "%llu", (unsigned long long)daemon->conf->read_ahead / 1024);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, text, (size_t)len) != len)
 		log_warn("%s: %s: sequential reads will be slower", path, strerror(errno));
@@ -178,12 +196,12 @@ static void set_read_ahead(const struct daemon *daemon)
 
 /* ---- what the commands ask ---- */
 
-static int control_pin(void *ctx, const char *name, bool on, struct err *err)
+static int control_pin(void *ctx, uint64_t id, bool on, struct err *err)
 {
 	struct daemon *daemon = ctx;
-	int rc = fs_pin(daemon->fs, name, on);
+	int rc = fs_pin(daemon->fs, id, on);
 
-	return rc ? err_set(err, rc, "region \"%s\" is not open here", name) : 0;
+	return rc ? err_set(err, rc, "region %llu is not in use here", (unsigned long long)id) : 0;
 }
 
 static void control_forget(void *ctx)
@@ -200,14 +218,23 @@ static const struct control_ops control_ops = {
     .forget_donor = control_forget,
 };
 
-/* SIGTERM detaches the mount; its files stay usable until the last is closed. */
+/* SIGTERM detaches the mount; its files stay usable until the last is closed.  Swap would lose its mount
+ * point and with it the way to undo it: then the signal is only answered. */
 static void signal_ready(struct loop_fd *lfd, uint32_t events)
 {
 	struct daemon *daemon = (struct daemon *)((char *)lfd - offsetof(struct daemon, signals));
 	struct signalfd_siginfo info;
+	const char *pinned;
 
 	if (read(lfd->fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	pinned = fs_pinned(daemon->fs);
+	if (pinned) {
+		log_warn(
+		    "%s: not unmounting %s: region \"%s\" is in use by a loop device: umount it",
+		    strsignal((int)info.ssi_signo), daemon->conf->dir, pinned);
+		return;
+	}
 	log_info("%s: unmounting %s", strsignal((int)info.ssi_signo), daemon->conf->dir);
 	fs_unmount(daemon->conf->dir);
 }
@@ -233,7 +260,8 @@ static int watch_signals(struct daemon *daemon, struct err *err)
 
 static void end_check(struct loop_timer *timer)
 {
-	struct daemon *daemon = (struct daemon *)((char *)timer - offsetof(struct daemon, end_timer));
+	struct daemon *daemon =
+	    (struct daemon *)((char *)timer - offsetof(struct daemon, end_timer));
 
 	loop_stop(daemon->loop);
 }
@@ -284,8 +312,6 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	char path[MOUNT_RUN_DIR_MAX + 16];
 	int rc;
 
-	if (conf->lock_memory)
-		lockmem_prepare_logged();
 	rc = loop_create(&loop_conf, &daemon->loop, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
@@ -329,7 +355,8 @@ int serve(const struct mount_conf *conf, void (*ready)(void *ctx), void *ctx, in
 	if (rc == 0) {
 		loop_run(daemon->loop); /* until the kernel has shaken hands */
 		if (daemon->gone) {
-			rc = err_set(err, -EIO, "%s: the kernel did not accept the mount", conf->dir);
+			rc = err_set(
+			    err, -EIO, "%s: the kernel did not accept the mount", conf->dir);
 			*ret_exit = MOUNT_EX_FAIL;
 		} else {
 			set_read_ahead(daemon);

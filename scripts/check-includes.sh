@@ -30,14 +30,14 @@ EXCEPTIONS=(
 	mount/serve_status.c:backends/peer.h
 	mount/serve_status.c:fuse/fs.h
 )
-# Levels of core/: a file includes those of its own level and of lower ones.  *_impl, *_int and parts of a
-# module (opts_file) have the level of the module.
+# Levels of core/: a file includes those of its own level and of lower ones.  opts_file has the level of opts:
+# what a name begins with counts, up to an underscore.
 declare -A LEVEL=(
 	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0
 	[loop]=1 [conn]=1 [workers]=1
 	[store]=2 [blk]=2 [fault]=2 [backend]=2
 	[pool]=3 [region]=3 [catalogue]=3 [frame]=3
-	[local_pool]=4
+	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.
 REGISTRY=(core/backend.h core/backend.c backends/registry.c mount/remram.c export/remramd.c)

@@ -235,7 +235,7 @@ watch_swap() {
 
 # One more than that of any other swap, so that the workload's pages come here.
 priority() {
-	awk 'NR > 1 && $5 + 1 > prio { prio = $5 + 1 } END { print prio > 32767 ? 32767 : prio + 0 }' /proc/swaps
+	awk 'NR > 1 && $5 + 1 > prio { prio = $5 + 1 } END { print (prio > 32767 ? 32767 : prio + 0) }' /proc/swaps
 }
 
 run_workload() {

@@ -7,7 +7,7 @@
 #   scripts/deps.sh --check bench   installs nothing; fails and names what is missing
 #   scripts/deps.sh --list lint     prints the packages
 #
-# Groups: build (compile and run), test (make check), bench (make bench), lint (make lint).
+# Groups: build (compile and run), test (make check), bench (make bench), fuzz (make fuzz), lint (make lint).
 # Other scripts source this file and call deps_install or deps_check with groups.
 
 # deps_packages GROUP…: prints the packages, one a line.
@@ -16,11 +16,12 @@ deps_packages() {
 	for group in "$@"; do
 		case $group in
 		build) printf '%s\n' gcc libc6-dev make pkg-config libfuse3-dev libsqlite3-dev fuse3 ;;
-		test) printf '%s\n' check fio jq attr sqlite3 nbdkit libnbd-bin qemu-utils procps valgrind ;;
+		test) printf '%s\n' check fio jq attr sqlite3 nbdkit libnbd-bin qemu-utils procps valgrind mandoc ;;
 		bench) printf '%s\n' fio jq gnuplot-nox nbdkit libnbd-bin qemu-system-common fuse3 procps ;;
+		fuzz) printf '%s\n' clang libclang-rt-dev ;;
 		lint) printf '%s\n' clang-format clang-tidy cppcheck shellcheck mandoc ;;
 		*)
-			echo "deps: $group: no such group (there are build, test, bench, lint)" >&2
+			echo "deps: $group: no such group (there are build, test, bench, fuzz, lint)" >&2
 			return 2
 			;;
 		esac

@@ -271,7 +271,7 @@ static bool fail_syscall(void *ctx, unsigned n)
 	failed = calls >= n;
 	fail_call = 0;
 	/* Each failure is told, and only once; but after a sync that failed FLUSH fails as well. */
-	ck_assert_msg(f->errors == failed || (unstable && f->errors == 2), "%u errors in run %u",
+	ck_assert_msg(f->errors == (unsigned)failed || (unstable && f->errors == 2), "%u errors in run %u",
 	    f->errors, n);
 	check_bytes(f);
 	lacking_destroy(&f->stack);

@@ -257,6 +257,9 @@ static void batch_done(struct model *m, struct rig_req *reqs, unsigned n)
 		/* A lent buffer is the store's: with no write under way it is as good. */
 		if (req->op == STORE_READ && reqs[i].err == 0)
 			check_bytes(m, req->buf, req->off, req->len, "in between");
+		if ((req->op == STORE_READ && reqs[i].err == 0 && req->ret_lent) ||
+		    (req->op == STORE_WRITE && req->buf != m->buf + req->off))
+			store_unlend(m->stack.store, req->off, (uint32_t)req->len);
 	}
 	for (unsigned i = 0; i < n; i++)
 		model_apply(m, &reqs[i].req, reqs[i].err);

@@ -8,6 +8,7 @@
 #include "mount/attach.h"
 
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -46,16 +47,29 @@ static size_t no_status(void *ctx, char *buf, size_t room)
 	return 0;
 }
 
-static int note_pin(void *ctx, const char *name, bool on, struct err *ret_err)
+/* The name of the file in dir with this inode number, or "". */
+static void name_of(uint64_t id, char name[256])
 {
-	char pinned[128];
+	DIR *in = opendir(dir);
+	struct dirent *ent;
+
+	name[0] = '\0';
+	while ((ent = readdir(in)))
+		if (ent->d_ino == id)
+			snprintf(name, 256, "%s", ent->d_name);
+	closedir(in);
+}
+
+static int note_pin(void *ctx, uint64_t id, bool on, struct err *ret_err)
+{
+	char name[256];
 	char note = on ? '+' : '-';
 
+	name_of(id, name);
 	if (on && unpinnable && !strcmp(name, unpinnable))
 		return err_set(ret_err, -EBUSY, "%s is in use elsewhere", name);
 	/* What is pinned can't be removed, so that must come after the unpinning. */
-	snprintf(pinned, sizeof(pinned), "%s/%s", dir, name);
-	if (access(pinned, F_OK))
+	if (!name[0])
 		note = '!';
 	snprintf(notes + strlen(notes), sizeof(notes) - strlen(notes), "%c%s ", note, name);
 	return 0;
@@ -338,6 +352,11 @@ START_TEST(again)
 	ck_assert_int_eq(swapdev_find(dev->device, &swap, NULL), 0);
 	ck_assert_int_eq(swap.prio, 3);
 	ck_assert_int_eq(attach_again(&attach, &err), 0); /* all there: nothing to do */
+	/* An umount that got no further than swapoff. */
+	ck_assert_int_eq(swapdev_off(dev->device, NULL, &err), 0);
+	ck_assert_int_eq(attach_again(&attach, &err), 0);
+	ck_assert_int_eq(swapdev_find(dev->device, &swap, NULL), 0);
+	ck_assert_int_eq(swap.prio, 3);
 	ck_assert_int_eq(detach_all(&attach, &err), 0);
 }
 END_TEST

@@ -27,7 +27,7 @@ static struct loop *loop;
 static struct control *control;
 static pthread_t thread;
 static size_t status_len;
-static char pinned[300];
+static uint64_t pinned;
 static int pin_on, forgotten, pin_result;
 
 static size_t answer_status(void *ctx, char *buf, size_t room)
@@ -38,11 +38,11 @@ static size_t answer_status(void *ctx, char *buf, size_t room)
 	return status_len;
 }
 
-static int answer_pin(void *ctx, const char *name, bool on, struct err *ret_err)
+static int answer_pin(void *ctx, uint64_t id, bool on, struct err *ret_err)
 {
-	snprintf(pinned, sizeof(pinned), "%s", name);
+	pinned = id;
 	pin_on = on;
-	return pin_result ? err_set(ret_err, pin_result, "somebody else has %s", name) : 0;
+	return pin_result ? err_set(ret_err, pin_result, "somebody else has it") : 0;
 }
 
 static void answer_forget(void *ctx)
@@ -112,28 +112,43 @@ END_TEST
 
 START_TEST(commands)
 {
-	char name[256];
-
-	ck_assert_int_eq(control_command(path, "pin", "my swap%", 5000, &err), 0);
-	ck_assert_str_eq(pinned, "my swap%");
+	ck_assert_int_eq(control_command(path, "pin", "18446744073709551615", 5000, &err), 0);
+	ck_assert_uint_eq(pinned, UINT64_MAX);
 	ck_assert_int_eq(pin_on, 1);
-	ck_assert_int_eq(control_command(path, "unpin", "b", 5000, &err), 0);
-	ck_assert_str_eq(pinned, "b");
+	ck_assert_int_eq(control_command(path, "unpin", "7", 5000, &err), 0);
+	ck_assert_uint_eq(pinned, 7);
 	ck_assert_int_eq(pin_on, 0);
 	ck_assert_int_eq(control_command(path, "forget-donor", NULL, 5000, &err), 0);
 	ck_assert_int_eq(forgotten, 1);
 
-	/* The longest name, all of it escaped. */
-	memset(name, '\xff', 255);
-	name[255] = '\0';
-	ck_assert_int_eq(control_command(path, "unpin", name, 5000, &err), 0);
-	ck_assert_str_eq(pinned, name);
-
+	ck_assert_int_eq(control_command(path, "pin", "7a", 5000, &err), -EREMOTEIO);
+	ck_assert_str_eq(err.text, "not a region's id");
 	pin_result = -EBUSY;
-	ck_assert_int_eq(control_command(path, "pin", "a", 5000, &err), -EREMOTEIO);
-	ck_assert_str_eq(err.text, "somebody else has a");
+	ck_assert_int_eq(control_command(path, "pin", "7", 5000, &err), -EREMOTEIO);
+	ck_assert_str_eq(err.text, "somebody else has it");
 	ck_assert_int_eq(control_command(path, "dance", NULL, 5000, &err), -EREMOTEIO);
 	ck_assert_str_eq(err.text, "unknown request");
+}
+END_TEST
+
+START_TEST(replaced)
+{
+	struct control *later;
+	struct loop *other;
+	const struct loop_conf conf = {0};
+
+	ck_assert_int_eq(loop_create(&conf, &other, &err), 0);
+	ck_assert_int_eq(control_create(other, path, &ops, NULL, &later, &err), 0);
+	loop_stop(loop);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	control_destroy(control);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	control_destroy(later);
+	ck_assert_int_ne(access(path, F_OK), 0);
+	loop_destroy(other);
+	/* For the teardown. */
+	ck_assert_int_eq(control_create(loop, path, &ops, &status_len, &control, &err), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve_thread, NULL), 0);
 }
 END_TEST
 
@@ -148,7 +163,7 @@ START_TEST(bad_clients)
 	send(fd, junk, sizeof(junk), MSG_NOSIGNAL);
 	ck_assert_int_le(recv(fd, buf, sizeof(buf), 0), 0);
 	close(fd);
-	/* A name that is none. */
+	/* An id that is none. */
 	fd = connect_raw();
 	ck_assert_int_eq(send(fd, "pin a%zz\n", 9, 0), 9);
 	ck_assert_int_gt(recv(fd, buf, sizeof(buf), 0), 0);
@@ -264,6 +279,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, status);
 	tcase_add_test(tc, commands);
+	tcase_add_test(tc, replaced);
 	tcase_add_test(tc, bad_clients);
 	tcase_add_test(tc, crowd);
 	tcase_add_test(tc, nobody);

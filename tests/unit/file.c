@@ -166,6 +166,7 @@ START_TEST(regions_are_listed_and_removed)
 	close(open(in_dir("pool/notes.txt"), O_CREAT | O_WRONLY, 0600));
 	close(open(in_dir("pool/000000000000002A"), O_CREAT | O_WRONLY, 0600));
 	close(open(in_dir("pool/00000000000000002"), O_CREAT | O_WRONLY, 0600));
+	close(open(in_dir("pool/0000000000000002.old"), O_CREAT | O_WRONLY, 0600));
 	ck_assert_int_eq(backend->ops->region_list(backend, found, NULL, &err), 0);
 	ck_assert_uint_eq(found_count, 2);
 	ck_assert_uint_eq(found_ids[0] ^ found_ids[1], 2 ^ UINT64_MAX);
@@ -345,31 +346,43 @@ END_TEST
 
 /* ---- the quota ---- */
 
+/* Writes every other piece of 16 blocks of the region from `first` on. */
+static void put_pieces(struct store *store, unsigned first, unsigned blocks)
+{
+	for (unsigned i = first; i < blocks; i += 32)
+		rig_check(put(store, i, 16, 1) == 0, "the piece at %u does not fit", i);
+}
+
 START_TEST(a_region_can_fill_its_quota_and_no_more)
 {
-	struct backend *backend = open_place("/pool?size=32M", false);
+	struct backend *backend = open_place("/pool?size=8M", false);
 	struct store *a = region(backend, 2, true), *b = region(backend, 3, true);
+	unsigned left;
 
-	/* In pieces from the end, so that the file system needs a map. */
-	ck_assert_int_eq(op(a, STORE_RESIZE, 8192, 0, 0), 0);
-	for (unsigned i = 0; i < 8192; i += 16)
-		rig_check(put(a, 8192 - 16 - i, 16, 1) == 0, "piece %u does not fit", i);
-	ck_assert_uint_eq(backend->quota.used, 32 << 20);
+	/* With every other piece on the disk the file system needs blocks of its own, for the map. */
+	ck_assert_int_eq(op(a, STORE_RESIZE, 2048, 0, 0), 0);
+	put_pieces(a, 0, 2048);
+	ck_assert_int_eq(op(a, STORE_FLUSH, 0, 0, 0), 0);
+	put_pieces(a, 16, 2048);
+	ck_assert_int_eq(put(a, 0, 1, 1), 0);
+	ck_assert_uint_eq(backend->quota.used, 8 << 20);
+	ck_assert_uint_eq(stat_of(a).allocated, 8 << 20);
 	ck_assert_int_eq(put(b, 0, 1, 1), -ENOSPC);
-	ck_assert_int_eq(put(a, 8191, 2, 1), -ENOSPC);
+	ck_assert_int_eq(put(a, 2047, 2, 1), -ENOSPC);
 	ck_assert_int_eq(op(b, STORE_ALLOC, 0, 1, 0), -ENOSPC);
 	ck_assert_uint_eq(stat_of(b).size, 0);
 	/* What is there can be written again, and space that is given back can be taken. */
 	ck_assert_int_eq(put(a, 100, 200, 2), 0);
-	ck_assert_int_eq(op(a, STORE_ALLOC, 0, 8192, 0), 0);
-	ck_assert_int_eq(op(a, STORE_ZERO, 50, 10, 0), 0);
-	ck_assert_uint_eq(backend->quota.used, (32 << 20) - 10 * BLOCK);
-	ck_assert_int_eq(put(b, 0, 11, 1), -ENOSPC);
-	ck_assert_int_eq(put(b, 0, 10, 1), 0);
-	ck_assert_int_eq(put(a, 50, 1, 1), -ENOSPC);
+	ck_assert_int_eq(op(a, STORE_ALLOC, 0, 2048, 0), 0);
+	ck_assert_int_eq(op(a, STORE_ZERO, 64, 128, 0), 0);
+	left = (backend->quota.limit - backend->quota.used) / BLOCK;
+	ck_assert_uint_ge(left, 128 - 4); /* the map counts now */
+	ck_assert_int_eq(put(b, 0, left + 1, 1), -ENOSPC);
+	ck_assert_int_eq(put(b, 0, left, 1), 0);
+	ck_assert_int_eq(put(a, 64, 8, 1), -ENOSPC);
 	store_destroy(a);
 	ck_assert_int_eq(backend->ops->region_remove(backend, 2, &err), 0);
-	ck_assert_uint_eq(backend->quota.used, 10 * BLOCK);
+	ck_assert_uint_eq(backend->quota.used, left * BLOCK);
 	store_destroy(b);
 	backend_close(backend);
 }
@@ -465,44 +478,45 @@ START_TEST(the_last_blocks_go_to_somebody)
 }
 END_TEST
 
-/* One block is left.  Writers over what is there already set more aside than they need; the one that
- * does need it gets it all the same. */
+/* There is room for one write more.  Writers over what is there already set more aside than they need;
+ * the one that does need it gets it all the same. */
 START_TEST(overwriters_take_nothing_from_others)
 {
-	static struct rig_req reqs[2][AT_ONCE];
-	static uint8_t buf[16 * BLOCK];
+	enum { PIECE = 64, PIECES = 16, ROUNDS = 60 };
+	static struct rig_req over[PIECES], fresh;
+	static uint8_t buf[PIECE * BLOCK];
 	struct backend *backend = open_place("/pool?size=4M", false);
-	struct store *store = region(backend, 2, true);
+	struct store *full = region(backend, 2, true), *empty = region(backend, 3, true);
 
-	ck_assert_int_eq(put(store, 0, 200, 1), 0);
-	for (unsigned i = 200; i < 1023; i++)
-		rig_check(put(store, i, 1, 1) == 0, "block %u", i);
-	for (unsigned round = 0; round < 100; round++) {
+	ck_assert_int_eq(put(full, 0, 256, 1), 0);
+	ck_assert_int_eq(op(full, STORE_ALLOC, 0, (PIECES - 1) * PIECE, 0), 0);
+	for (unsigned round = 0; round < ROUNDS; round++) {
 		struct rig_wait *waits[2];
 
-		for (unsigned l = 0; l < 2; l++) {
-			for (unsigned i = 0; i < AT_ONCE; i++)
-				reqs[l][i].req = (struct store_req){
-				    .op = STORE_WRITE,
-				    .off = (l * AT_ONCE + i) * 8 * (uint64_t)BLOCK,
-				    .len = BLOCK,
-				    .buf = buf,
-				};
-			if (l == 0)
-				reqs[0][AT_ONCE / 2].req.off = 1023 * (uint64_t)BLOCK;
-			waits[l] = rig_begin(rig.loops[l], store, reqs[l], AT_ONCE);
-		}
-		for (unsigned l = 0; l < 2; l++) {
-			rig_end(waits[l]);
-			for (unsigned i = 0; i < AT_ONCE; i++)
-				rig_check(
-				    reqs[l][i].err == 0, "round %u: %d", round, reqs[l][i].err);
-		}
-		rig_check(backend->quota.used == backend->quota.limit, "%llu used",
-		    (unsigned long long)backend->quota.used);
-		ck_assert_int_eq(op(store, STORE_ZERO, 1023, 1, 0), 0);
+		for (unsigned i = 0; i < PIECES; i++)
+			over[i].req = (struct store_req){
+			    .op = STORE_WRITE,
+			    .off = i % (PIECES - 1) * PIECE * (uint64_t)BLOCK,
+			    .len = PIECE * BLOCK,
+			    .buf = buf,
+			};
+		fresh.req = (struct store_req){
+		    .op = STORE_WRITE,
+		    .len = PIECE * BLOCK,
+		    .buf = buf,
+		};
+		waits[0] = rig_begin(rig.loops[0], full, over, PIECES);
+		waits[1] = rig_begin(rig.loops[1], empty, &fresh, 1);
+		rig_end(waits[0]);
+		rig_end(waits[1]);
+		for (unsigned i = 0; i < PIECES; i++)
+			rig_check(over[i].err == 0, "round %u: %d", round, over[i].err);
+		rig_check(fresh.err == 0, "round %u: %d", round, fresh.err);
+		ck_assert_uint_eq(backend->quota.used, backend->quota.limit);
+		ck_assert_int_eq(op(empty, STORE_RESIZE, 0, 0, 0), 0);
 	}
-	store_destroy(store);
+	store_destroy(full);
+	store_destroy(empty);
 	backend_close(backend);
 }
 END_TEST

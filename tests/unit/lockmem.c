@@ -66,6 +66,32 @@ static int lock_all(void)
 	return 0;
 }
 
+/* What a daemon allocates while it serves. */
+static int allocate_locked(void)
+{
+	static void *blocks[1000];
+	struct lockmem_refused refused;
+	struct rusage before, after;
+	void *end;
+	struct err err;
+	unsigned i;
+
+	lockmem_prepare(&refused);
+	if (lockmem_lock(&err))
+		return geteuid() ? SKIP : 1;
+	end = sbrk(0);
+	getrusage(RUSAGE_SELF, &before);
+	for (i = 0; i < 1000; i++) {
+		blocks[i] = calloc(1, 2048);
+		if (!blocks[i])
+			return 2;
+	}
+	getrusage(RUSAGE_SELF, &after);
+	if (sbrk(0) != end)
+		return 3;
+	return after.ru_minflt - before.ru_minflt > 2 ? 4 : 0;
+}
+
 static int lock_unprivileged(void)
 {
 	const struct rlimit little = {65536, 65536};
@@ -82,6 +108,14 @@ static int lock_unprivileged(void)
 START_TEST(locks)
 {
 	int code = in_child(lock_all);
+
+	ck_assert_msg(code == 0 || code == SKIP, "step %d", code);
+}
+END_TEST
+
+START_TEST(allocates)
+{
+	int code = in_child(allocate_locked);
 
 	ck_assert_msg(code == 0 || code == SKIP, "step %d", code);
 }
@@ -107,6 +141,7 @@ int main(void)
 	return SKIP;
 #endif
 	tcase_add_test(tc, locks);
+	tcase_add_test(tc, allocates);
 	tcase_add_test(tc, refused);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

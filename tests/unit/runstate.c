@@ -108,6 +108,7 @@ START_TEST(save_load)
 	strcpy(state.devices[0].device, "/dev/loop12");
 	state.devices[0].prio = MOUNT_PRIO_NONE;
 	state.devices[0].read_only = true;
+	state.devices[0].id = UINT64_MAX;
 	memset(state.devices[1].region, '%', POOL_NAME_MAX);
 	state.devices[1].swap = state.devices[1].discard = true;
 	state.devices[1].prio = 0;
@@ -145,9 +146,9 @@ START_TEST(damaged)
 	ck_assert_int_eq(load_text("dir /x\npid x\n"), -EINVAL);
 	ck_assert_int_eq(load_text("dir /x\ndevice a\n"), -EINVAL);
 	for (i = 0; i < RUNSTATE_DEVICES_MAX; i++)
-		strcat(many, "device a - loop - keep rw\n");
+		strcat(many, "device a - loop - keep rw 0\n");
 	ck_assert_int_eq(load_text(many), 0);
-	strcat(many, "device a - loop - keep rw\n");
+	strcat(many, "device a - loop - keep rw 0\n");
 	ck_assert_int_eq(load_text(many), -EINVAL);
 }
 END_TEST
