@@ -49,7 +49,7 @@ static void reply_text(struct peer_req *req, int err, const char *text)
 	size_t len = strnlen(text, FRAME_TEXT_MAX);
 
 	memcpy(req->pc->answer, text, len);
-	peer_req_reply(req, err, 0, req->pc->answer, len);
+	peer_req_answer(req, err, 0, req->pc->answer, len);
 }
 
 /* ---- the greeting ---- */
@@ -69,7 +69,7 @@ static void send_welcome(struct peer_conn *pc, bool resumed)
 	memcpy(welcome.pool_uuid, local_pool_uuid(pc->pool), 16);
 	pc->state = UP;
 	pc->current = NULL;
-	peer_req_reply(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer, frame_welcome_put(pc->answer, &welcome));
+	peer_req_answer(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer, frame_welcome_put(pc->answer, &welcome));
 }
 
 /* Which session a HELLO is for; 0, or an error and its text for the client. */
@@ -188,7 +188,7 @@ static int pc_frame(struct conn *conn)
 		rc = peer_op_control(req);
 	} else {
 		pc->bye = req->frame.op == FRAME_BYE;
-		peer_req_reply(req, 0, 0, NULL, 0);
+		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 	if (rc)
 		pc->current = req; /* given back by pc_close */

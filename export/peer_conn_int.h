@@ -88,7 +88,7 @@ void peer_req_wait(struct peer_conn *pc);
 void peer_req_leave(struct peer_conn *pc);
 void peer_req_wake(struct server_loop *sl);
 /* Sends a reply; payload stays valid until it is sent and the request put. */
-void peer_req_reply(struct peer_req *req, int err, uint8_t flags, const void *payload, size_t len);
+void peer_req_answer(struct peer_req *req, int err, uint8_t flags, const void *payload, size_t len);
 
 /* ---- peer_op.c ---- */
 

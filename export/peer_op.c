@@ -36,9 +36,9 @@ static void read_done(struct peer_req *req)
 		peer_req_wake(req->pc->sl);
 	}
 	if (sreq->buf == store_zeros || frame_is_zero(sreq->buf, sreq->len))
-		peer_req_reply(req, 0, FRAME_F_ZEROS, NULL, 0);
+		peer_req_answer(req, 0, FRAME_F_ZEROS, NULL, 0);
 	else
-		peer_req_reply(req, 0, 0, sreq->buf, sreq->len);
+		peer_req_answer(req, 0, 0, sreq->buf, sreq->len);
 }
 
 static void data_done(struct store_req *sreq, int err)
@@ -48,15 +48,15 @@ static void data_done(struct store_req *sreq, int err)
 	size_t len;
 
 	if (err) {
-		peer_req_reply(req, err, 0, NULL, 0);
+		peer_req_answer(req, err, 0, NULL, 0);
 	} else if (sreq->op == STORE_READ) {
 		read_done(req);
 	} else if (sreq->op == STORE_EXTENTS) {
 		area = (uint8_t *)req->buf + AREA_RESULT;
 		len = frame_extents_put(area, sreq->extents, sreq->ret_extents);
-		peer_req_reply(req, 0, 0, area, len);
+		peer_req_answer(req, 0, 0, area, len);
 	} else {
-		peer_req_reply(req, 0, 0, NULL, 0);
+		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 }
 
@@ -102,12 +102,12 @@ int peer_op_data(struct peer_req *req)
 	bool outside;
 
 	if (!handle) {
-		peer_req_reply(req, -EBADF, 0, NULL, 0);
+		peer_req_answer(req, -EBADF, 0, NULL, 0);
 		return 0;
 	}
 	outside = frame->off > handle->store.size || frame->len > handle->store.size - frame->off;
 	if (outside && (frame->op == FRAME_WRITE || frame->op == FRAME_ALLOC)) {
-		peer_req_reply(req, -ENOSPC, 0, NULL, 0);
+		peer_req_answer(req, -ENOSPC, 0, NULL, 0);
 		return 0;
 	}
 	if (outside)
@@ -186,7 +186,7 @@ static void control_done(struct pool_req *preq, int err)
 		};
 		memcpy(result->body, area, len);
 	}
-	peer_req_reply(req, err, flags, area, len);
+	peer_req_answer(req, err, flags, area, len);
 }
 
 /* A control request that an earlier connection brought already: its result again. */
@@ -198,7 +198,7 @@ static bool answer_again(struct peer_req *req)
 	if (!result || result->op != req->frame.op)
 		return false;
 	memcpy(area, result->body, result->len);
-	peer_req_reply(req, frame_errno(result->status), result->flags, area, result->len);
+	peer_req_answer(req, frame_errno(result->status), result->flags, area, result->len);
 	return true;
 }
 
@@ -264,7 +264,7 @@ int peer_op_control(struct peer_req *req)
 		rc = take_handle(session, &req->preq);
 	}
 	if (rc)
-		peer_req_reply(req, rc, 0, NULL, 0);
+		peer_req_answer(req, rc, 0, NULL, 0);
 	else
 		pool_submit(req->pc->pool, &req->preq);
 	return 0;

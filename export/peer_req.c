@@ -197,7 +197,7 @@ static void reply_sent(struct conn_out *out, int err)
 	peer_req_put(req);
 }
 
-void peer_req_reply(struct peer_req *req, int err, uint8_t flags, const void *payload, size_t len)
+void peer_req_answer(struct peer_req *req, int err, uint8_t flags, const void *payload, size_t len)
 {
 	struct frame_rep rep = {
 	    .op = req->frame.op,
