@@ -72,10 +72,22 @@ deps_install() {
 	export DEBIAN_FRONTEND=noninteractive
 	# A machine's package lists may be absent or stale: fetch them before giving up on a package.
 	# shellcheck disable=SC2086
-	apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $missing >&2 && return 0
-	apt-get update -qq >&2 || return
+	deps_apt install $missing 2>/dev/null && return 0
 	# shellcheck disable=SC2086
-	apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $missing >&2
+	deps_apt update && deps_apt install $missing
+}
+
+# deps_apt COMMAND [PACKAGE…]: apt-get, whose many words are shown only if it fails.
+deps_apt() {
+	local log
+	log=$(mktemp)
+	if apt-get -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@" >"$log" 2>&1 </dev/null; then
+		rm -f "$log"
+		return 0
+	fi
+	tail -n 30 "$log" >&2
+	rm -f "$log"
+	return 1
 }
 
 deps_main() {
