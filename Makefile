@@ -31,7 +31,8 @@ Q            := $(if $(V),,@)
 # ---- flags ----------------------------------------------------------------------------------------
 
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 \
-	-Wno-unused-parameter $(if $(filter 1,$(WERROR)),-Werror)
+	-Wno-unused-parameter $(if $(findstring clang,$(CC)),-Wno-format-nonliteral) \
+	$(if $(filter 1,$(WERROR)),-Werror)
 OPT ?= $(if $(SAN),-O1,-O2)
 HARDEN := $(if $(SAN),,-D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -fcf-protection)
 HARDEN_LINK := $(if $(SAN),,-pie -Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now)
@@ -77,7 +78,7 @@ $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
 # programs but their main files.
 $(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \
 	$(ENGINE_OBJ)
-$(UNITS): LIBS = $(CHECK_LIBS)
+$(UNITS) $(FUZZERS): LIBS = $(CHECK_LIBS)
 
 $(PROGRAMS) $(TOOLS) $(UNITS) $(FUZZERS):
 	@mkdir -p $(@D)

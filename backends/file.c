@@ -373,7 +373,8 @@ static int device_open(struct file_backend *fb, const char *size, struct err *er
 	if (ioctl(fb->fd, BLKGETSIZE64, &bytes))
 		return err_sys(err, -errno, "file:%s: cannot ask for the device's size", fb->path);
 	fb->device = true;
-	fb->backend.quota.limit = fb->backend.quota.used = bytes;
+	fb->backend.quota.limit = bytes;
+	fb->backend.quota.used = bytes;
 	return 0;
 }
 

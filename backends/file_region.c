@@ -280,7 +280,7 @@ static int zero_data(struct file_region *fr, uint64_t off, uint64_t len)
 /* Zeroes in place what of [off, end) is data. */
 static int zero_in_place(struct file_region *fr, uint64_t off, uint64_t end)
 {
-	uint64_t start, stop;
+	uint64_t start = 0, stop = 0;
 
 	while (off < end) {
 		int rc = next_data(fr, off, end, &start, &stop);

@@ -307,6 +307,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		return;
 	}
 	if (req->op == POOL_CLOSE) {
+		assert(req->handle);
 		((struct peer_handle *)req->handle)->open = false;
 		if (link_refuses(peer)) {
 			peer->orphans[req->handle->number] = true;
@@ -772,6 +773,21 @@ static int peer_alloc(struct peer *peer)
 	return 0;
 }
 
+/* The session's id; see struct frame_hello. */
+static int make_session(struct peer *peer, const char *client)
+{
+	uint64_t h = 14695981039346656037u; /* FNV-1a */
+
+	if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+		return -EIO;
+	if (!client)
+		return 0;
+	for (; *client; client++)
+		h = (h ^ (uint8_t)*client) * 1099511628211u;
+	memcpy(peer->session, &h, FRAME_CLIENT_LEN);
+	return 0;
+}
+
 int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
     struct err *err)
 {
@@ -795,7 +811,7 @@ int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct poo
 	peer->waiting_control_tail = &peer->waiting_control;
 	if (!peer->host || !peer->pool_name || peer_alloc(peer))
 		rc = err_set(err, -ENOMEM, "out of memory");
-	else if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+	else if (make_session(peer, conf->client))
 		rc = err_set(err, -EIO, "no random numbers for a session");
 	else
 		rc = link_init(peer, err);

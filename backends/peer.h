@@ -18,6 +18,8 @@ struct peer_conf {
 	const char *host; /* name or address; kept */
 	uint16_t port;
 	const char *pool; /* kept */
+	const char *client; /* names this mount, also after a crash, and no other: the donor then ends what the
+			       one before has left open; NULL: it keeps that for a minute */
 	bool soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
 	uint64_t timeo_ms;
 

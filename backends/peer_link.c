@@ -240,7 +240,7 @@ static void link_closed(struct conn *conn, int rc)
 
 	if (rc == -EPROTO)
 		err_set(&err, rc, "%s: it does not speak the remram protocol as it should", peer->address);
-	else if (rc == 0 && peer->state == LINK_GREETING)
+	else if ((rc == 0 || rc == -ECONNRESET) && peer->state == LINK_GREETING)
 		err_set(&err, -ECONNRESET, "%s: closed the connection without an answer: is it a remramd?",
 		    peer->address);
 	else if (rc == 0)

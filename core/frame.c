@@ -219,6 +219,8 @@ static const char *check_req(const struct frame_req *req)
 	case FRAME_PING:
 	case FRAME_BYE:
 		return req->payload ? "payload where none belongs" : NULL;
+	case FRAME_HELLO:
+		return req->payload > FRAME_HELLO_MAX ? "payload too long" : NULL;
 	default:
 		return req->payload > FRAME_CONTROL_MAX ? "payload too long" : NULL;
 	}

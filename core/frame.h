@@ -28,6 +28,7 @@ enum {
 	FRAME_TEXT_MAX = 512, /* bytes of text in an error reply */
 	FRAME_IN_FLIGHT_MAX = 1024, /* requests of one connection */
 	FRAME_POOL_NAME_MAX = 64,
+	FRAME_CLIENT_LEN = 8, /* bytes of a session's id that stay the same over mounts */
 };
 
 /* The request id of every PING: the donor may send its reply unasked, to say that it is alive. */
@@ -109,7 +110,8 @@ int frame_errno(uint32_t status);
 struct frame_hello {
 	uint16_t version_min, version_max;
 	uint64_t features; /* none defined in version 1 */
-	uint8_t session[16]; /* random, chosen by the client for the life of a mount */
+	uint8_t session[16]; /* of the life of a mount: FRAME_CLIENT_LEN bytes that name the client's machine
+				and mount point, or are random, then random ones */
 	uint64_t epoch; /* grows with each connection of the session */
 	char pool[FRAME_POOL_NAME_MAX + 1];
 };

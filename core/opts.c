@@ -624,7 +624,7 @@ int opts_mount(struct opts *opts, const char *text, struct err *err)
 		return err_sys(err, -ENOMEM, "cannot read the mount options");
 	while (!r && (item = strsep(&rest, ","))) {
 		char *value = strchr(item, '=');
-		unsigned idx;
+		unsigned idx = 0;
 		if (!*item)
 			continue;
 		if (value)

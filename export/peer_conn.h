@@ -17,8 +17,9 @@ void peer_reqs_free(struct server_loop *sl);
 /* Serves fd (taken) on sl's loop; address is for messages, copied.  Loop thread. */
 int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct err *err);
 
-/* Once a second, for each connection of a loop: closes those that have not said HELLO in time or have
- * not taken any of their replies for a minute; tells those that must wait that the donor is alive. */
+/* Once a second, for each connection of a loop: closes those that have not said HELLO in time, have
+ * not taken any of their replies for a minute, or have stopped in the middle of a payload for as long
+ * (5 s if others wait for requests or buffers); tells those that must wait that the donor is alive. */
 void peer_conns_tick(struct server_loop *sl, uint64_t now_ns);
 
 /* No more requests are read; connections end when their last reply is out.  now: end them as they

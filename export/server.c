@@ -115,14 +115,24 @@ struct arrival {
 	char address[64];
 };
 
+/* Listening sockets that accept_ready has put to rest are tried again. */
+static void listen_again(struct server *server)
+{
+	for (unsigned i = 0; i < server->listener_count; i++)
+		if (server->listeners[i].lfd.loop)
+			loop_fd_set(&server->listeners[i].lfd, EPOLLIN);
+}
+
 static void tick(struct loop_timer *timer)
 {
 	struct server_loop *sl = (struct server_loop *)((char *)timer - offsetof(struct server_loop, tick));
 	uint64_t now = loop_now_ns();
 
 	peer_conns_tick(sl, now);
-	if (sl->index == 0)
+	if (sl->index == 0) {
 		sessions_expire(sl->server->sessions, now);
+		listen_again(sl->server);
+	}
 	loop_timer_set(sl->loop, &sl->tick, now + 1000000000u);
 }
 
@@ -154,14 +164,18 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 	struct server *server = listener->server;
 
 	for (unsigned n = 0; n < 64; n++) {
-		struct sockaddr_storage sa;
+		struct sockaddr_storage sa = {0};
 		socklen_t len = sizeof(sa);
 		struct arrival *arrival;
 		int fd = accept4(lfd->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
-			if (errno != EAGAIN && log_allowed(&server->accept_limit))
+			if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)
+				return;
+			if (log_allowed(&server->accept_limit))
 				log_error("cannot accept a connection: %s", strerror(errno));
+			/* Else it would be ready again at once, for as long as it lasts. */
+			loop_fd_set(lfd, 0);
 			return;
 		}
 		arrival = server->connections < CONNECTIONS_MAX ? calloc(1, sizeof(*arrival)) : NULL;

@@ -3,8 +3,8 @@
  * The donor's server: its loops, its listening sockets, and what every connection on a loop shares.
  *
  * A connection belongs to one loop for its whole life.  Memory is bounded: each loop has a fixed number
- * of requests and buffers, made at start; a connection that finds none is not read from until one
- * comes back.
+ * of requests and buffers, made at start; a connection that finds none, or holds more than are left, is
+ * not read from until one comes back.
  */
 #ifndef REMRAM_EXPORT_SERVER_H
 #define REMRAM_EXPORT_SERVER_H
@@ -70,6 +70,7 @@ struct server_loop {
 	unsigned index;
 	struct bufpool *small, *big;
 	struct peer_req *reqs, *free_reqs;
+	unsigned free_req_count;
 	struct peer_conn *conns; /* all of this loop */
 	struct peer_conn *waiting, **waiting_tail; /* those that found no request or buffer */
 	struct loop_timer tick; /* once a second while there are connections */

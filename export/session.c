@@ -73,6 +73,45 @@ static struct session *find_locked(struct sessions *sessions, const uint8_t id[1
 	return session;
 }
 
+/* Takes the sessions out that wanted(session, ctx) names; a list by next. */
+static struct session *take_locked(struct sessions *sessions,
+    bool (*wanted)(const struct session *session, const void *ctx), const void *ctx)
+{
+	struct session *taken = NULL, **link = &sessions->first;
+
+	while (*link) {
+		struct session *session = *link;
+
+		if (session->conn || !wanted(session, ctx)) {
+			link = &session->next;
+			continue;
+		}
+		*link = session->next;
+		sessions->count--;
+		session->next = taken;
+		taken = session;
+	}
+	return taken;
+}
+
+static void free_list(struct session *session)
+{
+	while (session) {
+		struct session *next = session->next;
+
+		session_free(session);
+		session = next;
+	}
+}
+
+/* The same client's mount point, mounted again: the one before has died. */
+static bool is_predecessor(const struct session *session, const void *ctx)
+{
+	const struct frame_hello *hello = ctx;
+
+	return memcmp(session->id, hello->session, FRAME_CLIENT_LEN) == 0;
+}
+
 static int admit_new_locked(struct sessions *sessions, const struct frame_hello *hello,
     struct pool *pool, struct session **ret_session)
 {
@@ -96,11 +135,13 @@ static int admit_new_locked(struct sessions *sessions, const struct frame_hello 
 int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
     struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how)
 {
-	struct session *session;
+	struct session *session, *dead = NULL;
 	int rc = 0;
 
 	pthread_mutex_lock(&sessions->mu);
 	session = find_locked(sessions, hello->session);
+	if (!session)
+		dead = take_locked(sessions, is_predecessor, hello);
 	/* Until it has used the session a client may not have seen its welcome, and thinks it new. */
 	*ret_how = session && session->used ? SESSION_RESUMED : SESSION_NEW;
 	if (!session)
@@ -121,6 +162,7 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 		}
 	}
 	pthread_mutex_unlock(&sessions->mu);
+	free_list(dead);
 	return rc;
 }
 
@@ -156,31 +198,21 @@ void session_detach(struct sessions *sessions, struct session *session, struct p
 		session_free(session);
 }
 
+static bool is_expired(const struct session *session, const void *ctx)
+{
+	return *(const uint64_t *)ctx >= session->detached_ns + SESSION_KEEP_S * 1000000000ull;
+}
+
 void sessions_expire(struct sessions *sessions, uint64_t now_ns)
 {
-	struct session *ended = NULL, **link;
+	struct session *expired;
 
 	pthread_mutex_lock(&sessions->mu);
-	for (link = &sessions->first; *link;) {
-		struct session *session = *link;
-
-		if (session->conn || now_ns < session->detached_ns + SESSION_KEEP_S * 1000000000ull) {
-			link = &session->next;
-			continue;
-		}
-		*link = session->next;
-		sessions->count--;
-		session->next = ended;
-		ended = session;
-	}
+	expired = take_locked(sessions, is_expired, &now_ns);
 	pthread_mutex_unlock(&sessions->mu);
-	while (ended) {
-		struct session *next = ended->next;
-
+	if (expired)
 		log_info("a client that was away for %d s is forgotten", SESSION_KEEP_S);
-		session_free(ended);
-		ended = next;
-	}
+	free_list(expired);
 }
 
 struct handle *session_handle(const struct session *session, uint32_t number)

@@ -68,7 +68,8 @@ struct sessions *sessions_create(void);
 /* Closes every handle. */
 void sessions_destroy(struct sessions *sessions);
 
-/* A connection says HELLO: 0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
+/* A connection says HELLO.  A new session ends those of the same client (frame_hello.session) that have no
+ * connection: their mount has died.  0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
  * sessions), -EINVAL (the session is of another pool), -ENOMEM. */
 int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
     struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how);

@@ -6,6 +6,7 @@
  * file may have grown at the donor.  A large write keeps the buffer that it was received in.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,6 +90,17 @@ static void size_known(struct pool_req *preq, int err)
 	read_within(req);
 }
 
+/* Need the size not be asked for?  The page cache reads the last page in full: what it knows of the size is
+ * not newer than what we know, and when it hears of another one it reads that page again. */
+static bool size_suffices(const struct fs_req *req, uint32_t open_flags)
+{
+	uint64_t size = req->node->size, end = req->off + req->len;
+
+	if (req->off < size && !(open_flags & O_DIRECT))
+		size = (size + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK;
+	return end <= size;
+}
+
 enum fs_verdict fs_read(struct fs_req *req)
 {
 	const struct fuse_read_in *in = req->in;
@@ -107,8 +119,8 @@ enum fs_verdict fs_read(struct fs_req *req)
 	}
 	if (!fs_req_buffer(req, req->len))
 		return FS_PARK;
-	if (req->off + req->len <= req->node->size) {
-		submit(req, STORE_READ, STORE_LEND, req->off, req->len, req->buf, read_done);
+	if (size_suffices(req, in->flags)) {
+		read_within(req);
 		return FS_TAKEN;
 	}
 	fs_pool_req(req, POOL_GETATTR, size_known);

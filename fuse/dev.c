@@ -476,6 +476,7 @@ static int allocate(struct fs *fs, struct err *err)
 	if (!fs->reqs || !fs->handles)
 		return err_set(err, -ENOMEM, "out of memory for requests");
 	fs->handle_room = 64;
+	fs->handle_hint = 1;
 	for (unsigned i = FS_REQS; i-- > 0;) {
 		fs->reqs[i].fs = fs;
 		fs->reqs[i].next = fs->free_reqs;

@@ -46,7 +46,7 @@ struct fs_node {
 	uint64_t version; /* of what the kernel may have cached; 0: nothing */
 	unsigned opens;
 	bool pinned;
-	char name[POOL_NAME_MAX + 1]; /* as last looked up */
+	char *name; /* as last looked up, for status; NULL: none, or no memory was left for it */
 };
 
 struct fs_req {
@@ -99,6 +99,7 @@ struct fs {
 	unsigned node_count;
 	struct handle **handles; /* by number: file handles */
 	uint32_t handle_room;
+	uint32_t handle_hint; /* no number from 1 to below this is free */
 	uint32_t root_mode, root_uid, root_gid;
 	int64_t root_ns;
 };

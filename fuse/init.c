@@ -9,11 +9,13 @@
 
 enum { MINOR_OLDEST = 31, MINOR_OURS = 39 };
 
-/* Taken where offered. */
+/* Taken where offered.  Not FUSE_EXPLICIT_INVAL_DATA: with it the kernel would keep the pages of an open file
+ * that has become longer, and the last one shows zeros where another client has appended.  And not
+ * FUSE_AUTO_INVAL_DATA: it would drop what is cached after each write of our own. */
 static const uint64_t wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |
 			       FUSE_ASYNC_DIO | FUSE_MAX_PAGES | FUSE_DO_READDIRPLUS |
-			       FUSE_READDIRPLUS_AUTO | FUSE_EXPLICIT_INVAL_DATA |
-			       FUSE_HANDLE_KILLPRIV_V2 | FUSE_DIRECT_IO_ALLOW_MMAP;
+			       FUSE_READDIRPLUS_AUTO | FUSE_HANDLE_KILLPRIV_V2 |
+			       FUSE_DIRECT_IO_ALLOW_MMAP;
 
 static void fill(
     struct fs *fs, const struct fuse_init_in *in, size_t len, struct fuse_init_out *out)

@@ -15,7 +15,7 @@
 
 #include "fuse/fs_int.h"
 
-enum { MODE_BITS = 01777 };
+enum { MODE_BITS = 01777, FILES_FREE = 1 << 20 };
 
 struct fs_req *fs_req_of_pool(struct pool_req *preq)
 {
@@ -59,7 +59,7 @@ void fs_fill_attr(struct fs *fs, const struct region_attr *attr, struct fuse_att
 	fill_time(attr->atime_ns, &ret_attr->atime, &ret_attr->atimensec);
 	fill_time(attr->mtime_ns, &ret_attr->mtime, &ret_attr->mtimensec);
 	fill_time(attr->ctime_ns, &ret_attr->ctime, &ret_attr->ctimensec);
-	ret_attr->mode = S_IFREG | attr->mode;
+	ret_attr->mode = S_IFREG | (attr->mode & 07777);
 	ret_attr->nlink = attr->nlink;
 	ret_attr->uid = attr->uid;
 	ret_attr->gid = attr->gid;
@@ -209,9 +209,15 @@ static void set_root(struct fs_req *req, const struct fuse_setattr_in *in)
 	reply_attr(req, NULL);
 }
 
+/* The kernel's seconds are signed; what nanoseconds cannot say (before 1677, after 2262) becomes the nearest
+ * that they can. */
 static int64_t time_of(uint64_t s, uint32_t ns)
 {
-	return (int64_t)s * 1000000000 + ns;
+	int64_t max = INT64_MAX / 1000000000 - 1, seconds = (int64_t)s;
+
+	if (seconds > max || seconds < -max)
+		return (seconds > 0 ? max : -max) * 1000000000;
+	return seconds * 1000000000 + ns;
 }
 
 /* Translates what the kernel wants set. */
@@ -382,7 +388,9 @@ static void statfs_done(struct pool_req *preq, int err)
 		    .blocks = sf->total / STORE_BLOCK,
 		    .bfree = sf->avail / STORE_BLOCK,
 		    .bavail = sf->avail / STORE_BLOCK,
-		    .files = sf->regions,
+		    /* No limit on names is known: df -i shall not show a full file system. */
+		    .files = sf->regions + FILES_FREE,
+		    .ffree = FILES_FREE,
 		    .bsize = STORE_BLOCK,
 		    .frsize = STORE_BLOCK,
 		    .namelen = POOL_NAME_MAX,

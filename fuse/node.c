@@ -24,10 +24,21 @@ struct fs_node *fs_node_find(const struct fs *fs, uint64_t id)
 	return node;
 }
 
+static const char *name_of(const struct fs_node *node)
+{
+	return node->name ? node->name : "";
+}
+
 static void set_name(struct fs_node *node, const char *name)
 {
-	memset(node->name, 0, sizeof(node->name));
-	strncpy(node->name, name, sizeof(node->name) - 1);
+	free(node->name);
+	node->name = *name ? strdup(name) : NULL;
+}
+
+static void destroy(struct fs_node *node)
+{
+	free(node->name);
+	free(node);
 }
 
 struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, const char *name)
@@ -45,7 +56,7 @@ struct fs_node *fs_node_lookup(struct fs *fs, const struct region_attr *attr, co
 	}
 	node->lookups++;
 	node->size = attr->size;
-	if (strcmp(node->name, name))
+	if (strcmp(name_of(node), name))
 		set_name(node, name);
 	return node;
 }
@@ -54,9 +65,9 @@ void fs_node_renamed(struct fs *fs, const char *from, const char *to, bool excha
 {
 	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++) {
 		for (struct fs_node *node = fs->nodes[i]; node; node = node->next) {
-			if (strcmp(node->name, from) == 0)
+			if (strcmp(name_of(node), from) == 0)
 				set_name(node, to ? to : "");
-			else if (to && strcmp(node->name, to) == 0)
+			else if (to && strcmp(name_of(node), to) == 0)
 				set_name(node, exchange ? from : "");
 		}
 	}
@@ -76,7 +87,7 @@ void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
 		return;
 	*link = node->next;
 	fs->node_count--;
-	free(node);
+	destroy(node);
 }
 
 void fs_node_drop_all(struct fs *fs)
@@ -85,7 +96,7 @@ void fs_node_drop_all(struct fs *fs)
 		while (fs->nodes[i]) {
 			struct fs_node *next = fs->nodes[i]->next;
 
-			free(fs->nodes[i]);
+			destroy(fs->nodes[i]);
 			fs->nodes[i] = next;
 		}
 	}
@@ -98,7 +109,7 @@ void fs_for_each_open(const struct fs *fs,
 	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
 		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
 			if (node->opens)
-				region(ctx, node->name, node->size, node->opens);
+				region(ctx, name_of(node), node->size, node->opens);
 }
 
 int fs_pin(struct fs *fs, uint64_t id, bool on)
@@ -116,6 +127,6 @@ const char *fs_pinned(const struct fs *fs)
 	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
 		for (const struct fs_node *node = fs->nodes[i]; node; node = node->next)
 			if (node->pinned)
-				return node->name;
+				return name_of(node);
 	return NULL;
 }

@@ -26,7 +26,7 @@ static struct handle reserved;
 static int reserve_number(struct fs *fs, uint32_t *ret_number)
 {
 	struct handle **grown;
-	uint32_t n = 1;
+	uint32_t n = fs->handle_hint;
 
 	while (n < fs->handle_room && fs->handles[n])
 		n++;
@@ -41,8 +41,16 @@ static int reserve_number(struct fs *fs, uint32_t *ret_number)
 		fs->handle_room = 2 * n;
 	}
 	fs->handles[n] = &reserved;
+	fs->handle_hint = n + 1;
 	*ret_number = n;
 	return 0;
+}
+
+static void free_number(struct fs *fs, uint64_t n)
+{
+	fs->handles[n] = NULL;
+	if (n < fs->handle_hint)
+		fs->handle_hint = (uint32_t)n;
 }
 
 static unsigned access_of(uint32_t flags)
@@ -85,7 +93,7 @@ static void open_done(struct pool_req *preq, int err)
 	struct fuse_open_out out;
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
+		free_number(req->fs, req->len);
 		fs_reply_err(req, err);
 		return;
 	}
@@ -134,33 +142,15 @@ static void create_answer(struct fs_req *req)
 	fs_reply(req, &out, sizeof(out));
 }
 
-static void truncate_done(struct pool_req *preq, int err)
-{
-	struct fs_req *req = fs_req_of_pool(preq);
-
-	preq->ret_handle = preq->handle;
-	preq->attr.size = err ? preq->attr.size : 0;
-	create_answer(req);
-}
-
 static void create_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
 
 	if (err) {
-		req->fs->handles[req->len] = NULL;
-		fs_reply_err(req, err);
-		return;
-	}
-	/* Somebody else was faster: then O_TRUNC is ours to do, the kernel thinks the file is new. */
-	if (req->arg & O_TRUNC && preq->attr.size) {
-		preq->op = POOL_SETATTR;
-		preq->id = preq->attr.id;
-		preq->handle = preq->ret_handle;
-		preq->set = POOL_SET_SIZE;
-		preq->attr.size = 0;
-		preq->done = truncate_done;
-		pool_submit(req->fs->pool, preq);
+		free_number(req->fs, req->len);
+		/* Somebody else was faster: the kernel begins anew, finds the file, checks whether it may be
+		 * opened, and truncates it if that was wanted. */
+		fs_reply_err(req, err == -EEXIST && !(req->arg & O_EXCL) ? -ESTALE : err);
 		return;
 	}
 	create_answer(req);
@@ -181,7 +171,7 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	}
 	req->arg = in->flags;
 	req->len = number;
-	req->preq.flags = access_of(in->flags) | (in->flags & O_EXCL ? POOL_EXCLUSIVE : 0);
+	req->preq.flags = access_of(in->flags) | POOL_EXCLUSIVE;
 	req->preq.number = number;
 	req->preq.attr.mode = in->mode & 01777;
 	req->preq.attr.uid = req->uid;
@@ -208,7 +198,7 @@ enum fs_verdict fs_release(struct fs_req *req)
 		return FS_TAKEN;
 	}
 	fs_pool_req(req, POOL_CLOSE, release_done);
-	req->fs->handles[in->fh] = NULL;
+	free_number(req->fs, in->fh);
 	if (node && node->opens)
 		node->opens--;
 	req->preq.handle = handle;

@@ -127,6 +127,17 @@ static int check_existing(
 	return 0;
 }
 
+/* open(2) of a region has failed. */
+static int open_failed(const char *file, struct err *err)
+{
+	if (errno == EBUSY)
+		return err_set(err, -EBUSY,
+		    "%s: another client uses it as swap or on a loop device (or did until less than a "
+		    "minute ago, if it died)",
+		    file);
+	return err_sys(err, -errno, "%s: cannot open it", file);
+}
+
 /* Sees to it that the swap region is there, with its space reserved.  *ret_made: it was not there
  * before. */
 static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct err *err)
@@ -143,7 +154,7 @@ static int make_swap(const char *file, uint64_t wanted, bool *ret_made, struct e
 		made = fd >= 0;
 	}
 	if (fd < 0)
-		return err_sys(err, -errno, "%s: cannot open it", file);
+		return open_failed(file, err);
 	if (!made)
 		res = check_existing(fd, file, wanted, &size, err);
 	if (res == 0)
@@ -187,7 +198,7 @@ static int put_on_loop(
 	int res;
 
 	if (fd < 0)
-		return err_sys(err, -errno, "%s: cannot open it", file);
+		return open_failed(file, err);
 	res = loopdev_attach(fd, file, dev->read_only, dev->device, err);
 	close(fd);
 	if (res) {
@@ -336,8 +347,11 @@ int attach_again(const struct attach *attach, struct err *err)
 
 	for (i = 0; res == 0 && i < attach->state->device_count; i++) {
 		struct runstate_device *dev = &attach->state->devices[i];
+		struct swapdev swap;
 		if (!dev->device[0])
 			res = attach_one(attach, dev, false, err);
+		else if (dev->swap && swapdev_find(dev->device, &swap, NULL))
+			res = swapdev_on(dev->device, dev->prio, dev->discard, err);
 	}
 	return res;
 }

@@ -78,18 +78,26 @@ static int run(const struct umount_args *args, const char *text, struct err *err
 	char dir[PATH_MAX], run_dir[MOUNT_RUN_DIR_MAX];
 	struct mountinfo info;
 	int lock, res = mountinfo_resolve(text, dir, err);
+	bool ours;
 
 	if (res == -ENOENT && is_known(text, dir))
 		res = 0;
 	if (res)
 		return res;
 	runstate_dir(dir, run_dir);
+	ours = mountinfo_find(dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE);
+	/* Another umount may hold the lock and wait for what only this ends. */
+	if (ours && args->force)
+		unmount_give_up(run_dir, info.dev);
 	/* A mount of ours without a run directory (it was removed by hand) is undone as well. */
-	res = runstate_lock(run_dir,
-	    mountinfo_find(dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE), LOCK_MS, &lock,
-	    err);
+	res = runstate_lock(run_dir, ours, LOCK_MS, &lock, err);
 	if (res == -ENOENT)
 		return err_set(err, res, "%s is not a remram mount", dir);
+	if (res == -EBUSY)
+		return err_set(err, res,
+		    "another remram command is working on %s: wait for its end, or cut it off with "
+		    "`remram abort %s`, which loses what the donor has not got",
+		    dir, dir);
 	if (res)
 		return res;
 	res = unmount_locked(args, dir, run_dir, err);

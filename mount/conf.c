@@ -22,10 +22,6 @@ enum {
 	MAX_BACKGROUND_MAX = 1024,
 };
 
-#ifndef MS_NOSYMFOLLOW /* Linux 5.10; not in older C libraries */
-#define MS_NOSYMFOLLOW 256
-#endif
-
 static int set_flag(void *conf, const struct opt *opt, const char *value, struct err *err)
 {
 	((struct mount_conf *)conf)->mount_flags |= (unsigned)opt->value;
@@ -41,6 +37,11 @@ static int clear_flag(void *conf, const struct opt *opt, const char *value, stru
 static int refuse_remount(void *conf, const struct opt *opt, const char *value, struct err *err)
 {
 	return err_set(err, -EINVAL, "is not possible: unmount, and mount with the new options");
+}
+
+static int refuse_times(void *conf, const struct opt *opt, const char *value, struct err *err)
+{
+	return err_set(err, -EINVAL, "is not possible: the donor keeps the times");
 }
 
 /* May the region be put on a loop device? */
@@ -91,10 +92,11 @@ static const struct opt_choice log_levels[] = {{"error", LOG_LEVEL_ERROR}, {"war
 
 /* clang-format off */
 #define AT(member) OPT_AT(struct mount_conf, member)
-#define LSM(option) {.name = option, .type = OPT_CALL, .placeholder = "LABEL", .call = add_lsm_option}
-#define SET(option, flag) {.name = option, .type = OPT_CALL, .call = set_flag, .value = (int)(flag)}
-#define CLEAR(option, flag) {.name = option, .type = OPT_CALL, .call = clear_flag, .value = (int)(flag)}
-#define IGNORE(option) {.name = option, .type = OPT_IGNORE}
+#define LSM(option) {.name = (option), .type = OPT_CALL, .placeholder = "LABEL", .call = add_lsm_option}
+#define SET(option, flag) {.name = (option), .type = OPT_CALL, .call = set_flag, .value = (int)(flag)}
+#define CLEAR(option, flag) {.name = (option), .type = OPT_CALL, .call = clear_flag, .value = (int)(flag)}
+#define REFUSE(option) {.name = (option), .type = OPT_CALL, .call = refuse_times}
+#define IGNORE(option) {.name = (option), .type = OPT_IGNORE}
 
 static const struct opt table[] = {
 	{.type = OPT_HEADING, .help = "Swap and loop devices"},
@@ -142,14 +144,9 @@ static const struct opt table[] = {
 	SET("nodev", MS_NODEV), CLEAR("dev", MS_NODEV),
 	SET("noexec", MS_NOEXEC), CLEAR("exec", MS_NOEXEC),
 	SET("noatime", MS_NOATIME), CLEAR("atime", MS_NOATIME),
-	SET("nodiratime", MS_NODIRATIME), CLEAR("diratime", MS_NODIRATIME),
-	SET("relatime", MS_RELATIME), CLEAR("norelatime", MS_RELATIME),
-	SET("strictatime", MS_STRICTATIME), CLEAR("nostrictatime", MS_STRICTATIME),
-	SET("lazytime", MS_LAZYTIME), CLEAR("nolazytime", MS_LAZYTIME),
+	REFUSE("strictatime"), REFUSE("lazytime"),
 	SET("sync", MS_SYNCHRONOUS), CLEAR("async", MS_SYNCHRONOUS),
 	SET("dirsync", MS_DIRSYNC),
-	SET("nosymfollow", MS_NOSYMFOLLOW), CLEAR("symfollow", MS_NOSYMFOLLOW),
-	SET("silent", MS_SILENT), CLEAR("loud", MS_SILENT),
 	LSM("context"), LSM("fscontext"), LSM("defcontext"), LSM("rootcontext"),
 	{.name = "remount", .type = OPT_CALL, .call = refuse_remount},
 
@@ -159,6 +156,11 @@ static const struct opt table[] = {
 	IGNORE("x-*"), IGNORE("X-*"), IGNORE("helper"), IGNORE("uhelper"), IGNORE("mand"),
 	IGNORE("nomand"), IGNORE("iversion"), IGNORE("noiversion"), IGNORE("acl"), IGNORE("noacl"),
 	IGNORE("quiet"),
+	/* What is so anyway, or has nothing to act on: there are no symbolic links in a pool, and nobody keeps
+	 * its directory's atime. */
+	IGNORE("nodiratime"), IGNORE("diratime"),
+	IGNORE("relatime"), IGNORE("norelatime"), IGNORE("nostrictatime"), IGNORE("nolazytime"),
+	IGNORE("nosymfollow"), IGNORE("symfollow"), IGNORE("silent"), IGNORE("loud"),
 	/* What a FUSE mount of root's always has. */
 	IGNORE("allow_other"), IGNORE("default_permissions"), IGNORE("fsname"), IGNORE("subtype"),
 	{.type = OPT_END},
@@ -222,8 +224,6 @@ int mount_conf_finish(struct mount_conf *conf, struct err *err)
 	int res = check_needs(conf, err);
 
 	conf->read_only = conf->mount_flags & MS_RDONLY;
-	if (conf->mount_flags & MS_STRICTATIME)
-		conf->mount_flags &= ~(unsigned long)MS_RELATIME;
 	if (conf->swap || conf->loop_count)
 		conf->lock_memory = true;
 	conf->read_ahead -= conf->read_ahead % STORE_BLOCK;

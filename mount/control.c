@@ -42,6 +42,8 @@ struct control {
 	const struct control_ops *ops;
 	void *ctx;
 	struct sockaddr_un addr;
+	dev_t dev; /* of the socket's name, which a later mount at the same place replaces */
+	ino_t ino;
 
 	/* Loop thread only. */
 	struct loop_fd listener;
@@ -203,6 +205,7 @@ static void clients_init(struct control *control)
 /* The socket's mode is set before it has a name, so that nobody can connect too early. */
 static int listen_at(struct control *control, const char *path, struct err *err)
 {
+	struct stat st;
 	int fd;
 
 	control->addr.sun_family = AF_UNIX;
@@ -216,8 +219,10 @@ static int listen_at(struct control *control, const char *path, struct err *err)
 	unlink(path);
 	if (fchmod(fd, 0600) ||
 	    bind(fd, (struct sockaddr *)&control->addr, sizeof(control->addr)) ||
-	    listen(fd, BACKLOG))
+	    listen(fd, BACKLOG) || stat(path, &st))
 		return err_sys(err, -errno, "control socket %s", path);
+	control->dev = st.st_dev;
+	control->ino = st.st_ino;
 	return 0;
 }
 
@@ -250,6 +255,15 @@ fail:
 	return res;
 }
 
+static void remove_name(const struct control *control)
+{
+	struct stat st;
+
+	if (stat(control->addr.sun_path, &st) == 0 && st.st_dev == control->dev &&
+	    st.st_ino == control->ino)
+		unlink(control->addr.sun_path);
+}
+
 void control_destroy(struct control *control)
 {
 	unsigned i;
@@ -262,7 +276,7 @@ void control_destroy(struct control *control)
 	}
 	loop_fd_del(&control->listener);
 	if (control->listener.fd >= 0) {
-		unlink(control->addr.sun_path);
+		remove_name(control);
 		close(control->listener.fd);
 	}
 	free(control);

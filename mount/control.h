@@ -45,7 +45,7 @@ struct control_ops {
  * bytes; a stale one is replaced.  ops and ctx are kept until destroy. */
 int control_create(struct loop *loop, const char *path, const struct control_ops *ops, void *ctx,
     struct control **ret_control, struct err *err);
-/* Closes connections and removes the socket.  NULL does nothing. */
+/* Closes connections and removes the socket, unless a later one has taken its place.  NULL does nothing. */
 void control_destroy(struct control *control);
 
 /* Client side: sends line, puts the whole answer (NUL-terminated, without the last newline, malloc'ed,

@@ -99,13 +99,16 @@ static void server_ready(void *ctx)
 
 	server->ready = true;
 	is_ready = 1;
+	/* Before the command ends: its caller may then wait for the end of what it has printed. */
+	if (!server->conf->foreground) {
+		point_to_null(STDOUT_FILENO);
+		point_to_null(STDERR_FILENO);
+	}
 	tell(server->pipe, MOUNT_EX_OK, "");
 	if (server->conf->foreground)
 		return;
 	close(server->pipe);
 	server->pipe = -1;
-	point_to_null(STDOUT_FILENO);
-	point_to_null(STDERR_FILENO);
 }
 
 /* Keeps nothing of the caller's: its terminal, its directory, its open files. */

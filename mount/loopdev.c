@@ -259,7 +259,7 @@ int loopdev_probe(const char *dir, bool *ret_direct_io, struct err *err)
 {
 	char file[PATH_MAX], path[LOOPDEV_PATH_MAX];
 	bool direct_io = false;
-	int fd, dev, res;
+	int fd, dev = -1, res;
 
 	if ((size_t)snprintf(file, sizeof(file), "%s/remram-probe.XXXXXX", dir) >= sizeof(file))
 		return err_sys(err, -ENAMETOOLONG, "%s", dir);

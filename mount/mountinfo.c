@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "mount/escape.h"
 
@@ -114,13 +115,31 @@ int mountinfo_find(const char *dir, struct mountinfo *ret_info)
 	return 0;
 }
 
+/* The path as it might stand in the mount table, found without looking at any file, which may hang. */
+static bool absolute(const char *dir, char ret_text[PATH_MAX])
+{
+	char cwd[PATH_MAX] = "";
+	int len;
+
+	while (!strncmp(dir, "./", 2))
+		dir += 2;
+	if (dir[0] != '/' && !getcwd(cwd, sizeof(cwd)))
+		return false;
+	len = snprintf(ret_text, PATH_MAX, "%s%s%s", cwd, dir[0] == '/' ? "" : "/", dir);
+	if (len < 0 || len >= PATH_MAX)
+		return false;
+	while (len > 1 && ret_text[len - 1] == '/')
+		ret_text[--len] = '\0';
+	return true;
+}
+
 int mountinfo_resolve(const char *dir, char ret_dir[PATH_MAX], struct err *err)
 {
-	char parent[PATH_MAX], base[PATH_MAX], whole[PATH_MAX], *last;
+	char parent[PATH_MAX], base[PATH_MAX], whole[PATH_MAX], text[PATH_MAX], *last;
 	struct mountinfo info;
 	int code;
 
-	if (dir[0] == '/' && mountinfo_find(dir, &info) == 0) {
+	if (absolute(dir, text) && mountinfo_find(text, &info) == 0) {
 		memcpy(ret_dir, info.dir, PATH_MAX);
 		return 0;
 	}

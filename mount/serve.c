@@ -53,13 +53,29 @@ static void pool_ready(void *ctx, const struct err *err)
 	loop_stop(daemon->loop);
 }
 
+/* This machine and the mount point; NULL if the machine has no name of its own. */
+static const char *client_name(const struct daemon *daemon, char *buf, size_t room)
+{
+	int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, 32);
+
+	if (fd >= 0)
+		close(fd);
+	if (n != 32)
+		return NULL;
+	snprintf(buf + 32, room - 32, ":%s", daemon->conf->dir);
+	return buf;
+}
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
+	char client[PATH_MAX + 64];
 	struct peer_conf conf = {
 	    .host = source->host,
 	    .port = source->port,
 	    .pool = source->pool,
+	    .client = client_name(daemon, client, sizeof(client)),
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
 	    .ready = pool_ready,

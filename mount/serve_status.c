@@ -57,11 +57,13 @@ static void put_requests(struct text *text, const struct store_stats *stats)
 		const struct hist *hist = &stats->latency[op];
 
 		put(text,
-		    "%s\"%s\":{\"count\":%llu,\"bytes\":%llu,\"errors\":%llu,\"p50_us\":%.1f,\"p99_us\":%.1f,"
+		    "%s\"%s\":{\"count\":%llu,\"bytes\":%llu,\"errors\":%llu,\"p50_us\":%.1f,\"p99_"
+		    "us\":%.1f,"
 		    "\"p999_us\":%.1f}",
 		    op ? "," : "", store_op_name(op), (unsigned long long)stats->requests[op],
 		    (unsigned long long)stats->bytes[op], (unsigned long long)stats->errors[op],
-		    (double)hist_percentile(hist, 50) / 1e3, (double)hist_percentile(hist, 99) / 1e3,
+		    (double)hist_percentile(hist, 50) / 1e3,
+		    (double)hist_percentile(hist, 99) / 1e3,
 		    (double)hist_percentile(hist, 99.9) / 1e3);
 	}
 	put(text, "},");
@@ -130,7 +132,9 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	    (unsigned long long)((loop_now_ns() - daemon->start_ns) / 1000000000));
 	put_connection(&text, daemon);
 	put_requests(&text, daemon->stats);
-	put(&text, "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld},",
+	put(&text,
+	    "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld}"
+	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
 	put(&text, "\"regions\":[");
 	fs_for_each_open(daemon->fs, put_region, &text);

@@ -99,11 +99,14 @@ static void print_process(const struct status *status, FILE *out)
 	const struct json *uptime = json_find(doc, "uptime_s");
 	const struct json *rss = json_find(doc, "memory.rss_kb");
 	char text[STATUS_TIME_MAX], size[SIZE_TEXT_MAX];
+	double s = json_number(uptime, 0);
 
 	fprintf(out, LABEL "process %.0f", "daemon",
 	    json_number(json_find(doc, "pid"), status->state.pid));
-	if (uptime)
-		fprintf(out, ", up %s", status_time(json_number(uptime, 0) * 1e6, text));
+	if (uptime && s < 60)
+		fprintf(out, ", up %.0f s", s);
+	else if (uptime)
+		fprintf(out, ", up %s", status_time(s * 1e6, text));
 	if (rss)
 		fprintf(
 		    out, ", %s of memory", size_format((uint64_t)json_number(rss, 0) * 1024, size));
@@ -168,6 +171,12 @@ static void print_requests(const struct json *requests, const struct json *in_fl
 	}
 }
 
+static void print_fuse(const struct json *fuse, FILE *out)
+{
+	fprintf(out, LABEL "requests %.0f, nodes %.0f\n", "kernel",
+	    json_number(json_find(fuse, "requests"), 0), json_number(json_find(fuse, "nodes"), 0));
+}
+
 static const struct runstate_device *device_of(const struct runstate *state, const char *region)
 {
 	unsigned i;
@@ -219,7 +228,7 @@ static void print_device(const struct status *status, const struct runstate_devi
 static void print_daemon(const struct status *status, FILE *out)
 {
 	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
-	    "requests", "in_flight", "regions", "memory"};
+	    "requests", "in_flight", "fuse", "regions", "memory"};
 	const struct json *doc = status->daemon, *member;
 
 	print_process(status, out);
@@ -227,6 +236,8 @@ static void print_daemon(const struct status *status, FILE *out)
 		print_connection(json_find(doc, "connection"), out);
 	if (json_find(doc, "requests"))
 		print_requests(json_find(doc, "requests"), json_find(doc, "in_flight"), out);
+	if (json_find(doc, "fuse"))
+		print_fuse(json_find(doc, "fuse"), out);
 	print_regions(json_find(doc, "regions"), status, out);
 	for (member = json_first(doc); member; member = json_next(member)) {
 		const char *name = json_name(member);

@@ -59,7 +59,7 @@ ssize_t sys_read_textf(char *buf, size_t room, const char *fmt, ...)
 
 int sys_read_u64(const char *path, uint64_t *ret_value)
 {
-	char text[64], *end;
+	char text[64] = "", *end;
 	uint64_t value;
 	ssize_t len = sys_read_text(path, text, sizeof(text));
 

@@ -288,15 +288,21 @@ static int unmount_live(struct job *job, struct err *err)
 
 /* ---- by force ---------------------------------------------------------------------------------- */
 
-static int unmount_force(struct job *job, struct err *err)
+void unmount_give_up(const char *run_dir, dev_t dev)
 {
 	char path[MOUNT_RUN_DIR_MAX + 16];
 	struct err ignored;
+
+	snprintf(path, sizeof(path), "%s/control", run_dir);
+	if (control_command(path, "forget-donor", NULL, FORGET_MS, &ignored))
+		fusectl_abort(fusectl_connection(dev), &ignored);
+}
+
+static int unmount_force(struct job *job, struct err *err)
+{
 	int res;
 
-	control_path(job, path);
-	if (control_command(path, "forget-donor", NULL, FORGET_MS, &ignored))
-		fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	unmount_give_up(job->how->run_dir, job->info.dev);
 	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
@@ -378,18 +384,28 @@ static bool has_devices(const char *run_dir)
 	return false;
 }
 
+static void detach_ours(const char *dir)
+{
+	struct mountinfo info;
+
+	if (mountinfo_find(dir, &info) || strcmp(info.type, MOUNTINFO_TYPE))
+		return;
+	umount2(dir, UMOUNT_NOFOLLOW | MNT_DETACH);
+	utab_remove(info.source, dir);
+}
+
 void unmount_abandon(const struct unmount *unmount, pid_t daemon)
 {
 	struct unmount patient = *unmount;
-	struct mountinfo info;
 
 	patient.interrupted = NULL;
-	if (mountinfo_find(unmount->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE)) {
-		umount2(unmount->dir, UMOUNT_NOFOLLOW | MNT_DETACH);
-		utab_remove(info.source, unmount->dir);
-	}
-	if (!wait_daemon(&patient, daemon, FORCE_MS))
+	detach_ours(unmount->dir);
+	if (!wait_daemon(&patient, daemon, FORCE_MS)) {
 		kill(daemon, SIGKILL);
+		wait_daemon(&patient, daemon, FORCE_MS);
+	}
+	/* It may have mounted after we had looked. */
+	detach_ours(unmount->dir);
 	if (!has_devices(unmount->run_dir))
 		runstate_remove(unmount->run_dir);
 }

@@ -23,6 +23,10 @@ struct unmount {
 	const volatile int *interrupted; /* as in struct attach */
 };
 
+/* What waits for the donor of the mount (of this device) fails now, or its connection is cut.  Needs no lock:
+ * a command that holds it may be one that waits. */
+void unmount_give_up(const char *run_dir, dev_t dev);
+
 /* Undoes the mount.
  *
  * In order: refuse if the donor is lost (unless force), if something uses the mount or a loop device,

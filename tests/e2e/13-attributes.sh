@@ -57,7 +57,7 @@ for pool in ram disk; do
 	is "names" "$(run getfattr --absolute-names "$M/a" | grep ^user | sort | tr '\n' ' ')" "user.binary user.one user.two "
 	is "user.one" "$(run getfattr --absolute-names --only-values -n user.one "$M/a")" "another value"
 	is "user.two" "$(run getfattr --absolute-names --only-values -n user.two "$M/a")" ""
-	is "user.binary" "$(run getfattr --absolute-names -e hex -n user.binary "$M/a" | grep =)" "user.binary=0x00ff00010a"
+	is "user.binary" "$(run getfattr --absolute-names -e hex -n user.binary "$M/a" | grep "=")" "user.binary=0x00ff00010a"
 	run setfattr -x user.two "$M/a"
 	refused "No such attribute" getfattr -n user.two "$M/a"
 	refused "No such attribute" setfattr -x user.two "$M/a"

@@ -38,7 +38,7 @@ contains "the writer's error" "$(<"$T/job.log")" ESTALE
 
 step "the log says what has happened"
 contains "the log" "$(<"$M.log")" 'pool "ram" is a new one'
-contains "the log" "$(<"$M.log")" "Stale file handle"
+contains "the log" "$(<"$M.log")" "4 open regions are gone: I/O on them fails with \"Stale file handle\""
 
 step "open files fail, every kind of I/O"
 tell reader drop

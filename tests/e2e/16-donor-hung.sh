@@ -61,6 +61,19 @@ for pid in "${pids[@]}"; do
 done
 kill -CONT "$DONOR_PID"
 fileop "$T/ram/a" verify 0 1M 1
+
+step "umount with a hung donor: at once if nothing is open, in time if something has just been closed"
+talk holder "$TOOLS/fileop" "$T/disk/names" -
+kill -STOP "$DONOR_PID"
+start=$(now_ms)
 umount_dir "$T/ram"
+at_most "milliseconds" "$(since_ms "$start")" 8000
+hang_up holder
+start=$(now_ms)
 umount_dir "$T/disk"
+at_most "milliseconds" "$(since_ms "$start")" 20000
+kill -CONT "$DONOR_PID"
+mount_logged ram "$T/ram"
+fileop "$T/ram/a" verify 0 1M 1
+umount_dir "$T/ram"
 finish

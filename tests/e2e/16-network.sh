@@ -32,11 +32,17 @@ io() {
 			--verify_fatal=1 --do_verify=1 --verify_state_save=0 --randrepeat=0 --ioengine=$kind
 		jobs+=("$JOB")
 	done
-	# Each of these must happen once, however often it is sent.
-	job bash -e -c 'for ((i = 0; i < 25 * $2; i++)); do echo $i >"$1/n$i"; mv -n "$1/n$i" "$1/m$i"
-		[[ ! -e $1/n$i && $(<"$1/m$i") == $i ]]; echo more >>"$1/m$i"
-		[[ $(stat -c %s "$1/m$i") -eq $((${#i} + 6)) ]]; rm "$1/m$i"; sleep 0.02; done' - "$M" "$1"
-	jobs+=("$JOB")
+	# Each change of a name must happen once, however often it is sent.
+	for name in a b c; do
+		job bash -e -c 'end=$((SECONDS + $3)); for ((i = 0; SECONDS < end; i++)); do
+			"$4" --create --excl "$1/$2$i" write 0 5000 $i
+			[[ $("$5" noreplace "$1/$2$i" "$1/new-$2$i") == ok ]]
+			echo more >>"$1/new-$2$i"
+			[[ $(stat -c %s "$1/new-$2$i") -eq 5005 ]]
+			rm "$1/new-$2$i"
+		done' - "$M" "name-$name-" "$1" "$TOOLS/fileop" "$TOOLS/rename"
+		jobs+=("$JOB")
+	done
 }
 
 io_passes() {
@@ -46,12 +52,14 @@ io_passes() {
 	done
 }
 
-step "cut again and again"
+step "cut again and again, with requests and replies under way"
+network delay 4
 io 3
-for ((i = 0; i < 12; i++)); do
-	sleep 0.25
+for ((i = 0; i < 25; i++)); do
+	sleep 0.1
 	network cut
 done
+network delay 0
 io_passes
 
 step "cut in the middle of frames"

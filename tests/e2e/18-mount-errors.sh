@@ -4,7 +4,7 @@
 # A mount that cannot be says why in one sentence, exits with mount(8)'s code, and leaves nothing.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
-requires fuse setpriv unshare
+requires fuse setpriv unshare nbdkit
 donor_start ram=memory:?size=16M scratch=memory:?size=16M
 S=127.0.0.1:$DONOR_PORT:/ram
 M=$T/mnt
@@ -38,8 +38,13 @@ step "what answers is no donor, or none at all"
 "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$(e2e_port)" --control "$T/proxy" </dev/null >"$T/proxy.log" 2>&1 &
 guard_add pid $!
 eventually 5 "the proxy's control socket" test -S "$T/proxy"
-cannot 32 "127.0.0.1:$port" "$REMRAM" mount "127.0.0.1:$port:/ram" "$M"
+cannot 32 "is it a remramd?" "$REMRAM" mount "127.0.0.1:$port:/ram" "$M"
 run "$TOOLS/ask" "$T/proxy" blackhole >/dev/null
+nbd_port=$(e2e_port)
+nbdkit -f -i 127.0.0.1 -p "$nbd_port" memory 1M </dev/null >"$T/nbdkit.log" 2>&1 &
+guard_add pid $!
+eventually 10 "nbdkit listens" eval '(: <>/dev/tcp/127.0.0.1/$nbd_port)'
+cannot 32 "127.0.0.1:$nbd_port: " "$REMRAM" mount "127.0.0.1:$nbd_port:/ram" "$M"
 start=$(now_ms)
 cannot 32 "no answer for 5 s" "$REMRAM" mount "127.0.0.1:$port:/ram" "$M"
 at_most "milliseconds" "$(since_ms "$start")" 12000

@@ -49,6 +49,7 @@ exits 1 "'size' needs swap=NAME" "$REMRAM" mount "$SRC" "$M" -o size=1G
 exits 1 "multiple of 4096" "$REMRAM" mount "$SRC" "$M" -o swap=a,size=1048577
 exits 1 "exclude each other" "$REMRAM" mount "$SRC" "$M" -o swap=a,size=1M,ro
 exits 1 "'timeo' needs 'soft'" "$REMRAM" mount "$SRC" "$M" -o timeo=1s
+exits 1 "the donor keeps the times" "$REMRAM" mount "$SRC" "$M" -o lazytime
 exits 1 "unmount, and mount" "$REMRAM" mount "$SRC" "$M" -o remount,ro
 exits 1 "only root can mount" setpriv --reuid 65534 --clear-groups "$REMRAM" mount "$SRC" "$M"
 exits 1 "only root can unmount" setpriv --reuid 65534 --clear-groups "$REMRAM" umount "$M"
@@ -109,7 +110,8 @@ nothing_left
 run "$T/mount.remram" "$SRC" "$M"
 run "$T/umount.remram" "$M"
 nothing_left
-run "$REMRAM" "$SRC" "$M" -o rw,dev,suid # as mount.fuse3 calls it
+run "$REMRAM" "$SRC" "$M" -o rw,dev,suid,nodiratime # as mount.fuse3 calls it
+contains "the mount table" "$(grep -F " $M " /proc/mounts)" " fuse.remram rw,relatime,"
 run "$REMRAM" umount -v "$M" >/dev/null
 nothing_left
 

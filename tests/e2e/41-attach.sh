@@ -148,4 +148,16 @@ is "link" "$(readlink "$RUN/$name" | cut -c1-9)" /dev/loop
 run "$REMRAM" status --json "$M" >"$T/json"
 umount_dir "$M"
 no_loops
+
+step "a region on a loop device belongs to one client"
+mount_pool ram "$M" -o attach=a
+mkdir "$T/rival"
+refused "another client uses it" "$REMRAM" mount "127.0.0.1:$DONOR_PORT:/ram" "$T/rival" -o attach=a
+! guard_is_mounted "$T/rival" || fail "the refused mount is there"
+mount_pool ram "$T/rival"
+refused "busy" dd if=/dev/zero of="$T/rival/a" bs=4096 count=1 conv=notrunc
+run cat "$T/rival/a" >/dev/null
+umount_dir "$T/rival"
+umount_dir "$M"
+no_loops
 finish

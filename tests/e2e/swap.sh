@@ -30,7 +30,7 @@ umount_devices() {
 	umount_dir "$T/mnt"
 	for dev in "${devices[@]}"; do
 		! guard_is_swap "$dev" || fail "$dev is still swap"
-		[[ ! -e /sys/block/${dev##*/}/loop ]] || fail "$dev is still attached"
+		! grep -qsF "$T/" "/sys/block/${dev##*/}/loop/backing_file" || fail "$dev is still attached"
 		guard_drop swap "$dev"
 		guard_drop loop "$dev"
 	done

@@ -30,7 +30,8 @@ bool raw_bytes(struct raw *raw, const void *bytes, size_t len);
 uint64_t raw_send(struct raw *raw, struct frame_req frame, const void *body, size_t len);
 /* Receives a reply into rep and data; false: the connection has ended. */
 bool raw_recv(struct raw *raw);
-/* The two together, for one frame that is answered: the status as -errno. */
+/* The two together, for one frame that is answered: the status as -errno.  Unasked replies to PING are
+ * passed over. */
 int raw_ask(struct raw *raw, struct frame_req frame, const void *body, size_t len);
 /* A control request: encodes it, asks, and on success decodes the result into req. */
 int raw_control(struct raw *raw, struct pool_req *req, uint64_t id, uint8_t flags);

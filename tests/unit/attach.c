@@ -352,6 +352,11 @@ START_TEST(again)
 	ck_assert_int_eq(swapdev_find(dev->device, &swap, NULL), 0);
 	ck_assert_int_eq(swap.prio, 3);
 	ck_assert_int_eq(attach_again(&attach, &err), 0); /* all there: nothing to do */
+	/* An umount that got no further than swapoff. */
+	ck_assert_int_eq(swapdev_off(dev->device, NULL, &err), 0);
+	ck_assert_int_eq(attach_again(&attach, &err), 0);
+	ck_assert_int_eq(swapdev_find(dev->device, &swap, NULL), 0);
+	ck_assert_int_eq(swap.prio, 3);
 	ck_assert_int_eq(detach_all(&attach, &err), 0);
 }
 END_TEST

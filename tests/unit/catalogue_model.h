@@ -101,6 +101,7 @@ static struct model_region *random_region(struct model *model)
 	for (unsigned i = 0; i < REGIONS; i++)
 		if (model->regions[i].id)
 			used[count++] = &model->regions[i];
+	/* cppcheck-suppress uninitvar ; below count they are set */
 	return count ? used[(unsigned)random() % count] : NULL;
 }
 

@@ -131,6 +131,27 @@ START_TEST(commands)
 }
 END_TEST
 
+START_TEST(replaced)
+{
+	struct control *later;
+	struct loop *other;
+	const struct loop_conf conf = {0};
+
+	ck_assert_int_eq(loop_create(&conf, &other, &err), 0);
+	ck_assert_int_eq(control_create(other, path, &ops, NULL, &later, &err), 0);
+	loop_stop(loop);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	control_destroy(control);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	control_destroy(later);
+	ck_assert_int_ne(access(path, F_OK), 0);
+	loop_destroy(other);
+	/* For the teardown. */
+	ck_assert_int_eq(control_create(loop, path, &ops, &status_len, &control, &err), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve_thread, NULL), 0);
+}
+END_TEST
+
 START_TEST(bad_clients)
 {
 	char junk[CONTROL_LINE_MAX + 1], buf[16], *answer;
@@ -258,6 +279,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, status);
 	tcase_add_test(tc, commands);
+	tcase_add_test(tc, replaced);
 	tcase_add_test(tc, bad_clients);
 	tcase_add_test(tc, crowd);
 	tcase_add_test(tc, nobody);

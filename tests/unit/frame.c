@@ -206,9 +206,8 @@ START_TEST(control_payload_limits)
 		    "too long");
 		req_bad((struct frame_req){.op = (uint8_t)op, .payload = UINT32_MAX}, "too long");
 	}
-	req_good((struct frame_req){.op = FRAME_HELLO, .payload = FRAME_CONTROL_MAX});
-	req_bad(
-	    (struct frame_req){.op = FRAME_HELLO, .payload = FRAME_CONTROL_MAX + 1}, "too long");
+	req_good((struct frame_req){.op = FRAME_HELLO, .payload = FRAME_HELLO_MAX});
+	req_bad((struct frame_req){.op = FRAME_HELLO, .payload = FRAME_HELLO_MAX + 1}, "too long");
 	req_bad((struct frame_req){.op = FRAME_PING, .payload = 1}, "payload");
 	req_bad((struct frame_req){.op = FRAME_BYE, .payload = 1}, "payload");
 }

@@ -19,7 +19,7 @@ static const char full[] =
     "\"p99_us\":90,\"p999_us\":1500},\"write\":{\"count\":0,\"bytes\":0},\"flush\":{\"count\":3}},"
     "\"in_flight\":7,\"regions\":[{\"name\":\"work\",\"size\":1073741824,\"open\":2},"
     "{\"name\":\"swap0\",\"size\":1,\"open\":1}],\"memory\":{\"rss_kb\":12595},"
-    "\"fuse\":{\"max_write\":1048576},\"tomorrow\":[1,{\"x\":null}]}";
+    "\"fuse\":{\"requests\":1114066,\"nodes\":12},\"tomorrow\":[1,{\"x\":null}]}";
 
 static void setup(void)
 {
@@ -75,8 +75,8 @@ START_TEST(live)
 	lacks("write ");
 	has("region      work, 1.0 GiB, open 2 times\n");
 	has("region      swap0, 1 B, open 1 time\n");
+	has("kernel      requests 1114066, nodes 12\n");
 	/* What is not known is shown as it is. */
-	has("fuse        {\"max_write\":1048576}\n");
 	has("tomorrow    [1,{\"x\":null}]\n");
 }
 END_TEST
@@ -93,6 +93,11 @@ START_TEST(sparse)
 		    "\"regions\":{\"a\":1},\"memory\":null}");
 	print(status_print);
 	has("process 99");
+
+	status_fini(&status);
+	daemon_says("{\"uptime_s\":3}");
+	print(status_print);
+	has("up 3 s\n");
 
 	status_fini(&status);
 	daemon_says("{\"connection\":{\"state\":\"waiting\",\"peer\":\"h:1\",\"since_ms\":4000}}");
