@@ -301,7 +301,7 @@ void rig_random_fill(struct rig_random *random, void *buf, size_t len)
 	while (len) {
 		size_t n = len < sizeof(words) ? len : sizeof(words);
 
-		for (size_t i = 0; i * sizeof(words[0]) < n; i++)
+		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 			words[i] = rig_random(random);
 		memcpy(pos, words, n);
 		pos += n;
