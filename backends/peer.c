@@ -466,12 +466,13 @@ int peer_req_reply(struct peer *peer)
 	int err = frame_errno(rep->status);
 	struct peer_slot *slot;
 
-	if ((rep->id & ~(uint64_t)UINT32_MAX) == PEER_ID_REOPEN) {
-		reopen_reply(peer, (uint32_t)rep->id, err);
+	if (rep->id >= PEER_ID_LOOSE(1, 0)) {
+		if (rep->op == FRAME_OPEN)
+			reopen_reply(peer, rep->id & 0xffff, err);
 		return 0;
 	}
 	slot = find_slot(peer, rep->id);
-	if (!slot)
+	if (!slot || rep->op != slot->header[2]) /* the operation, as it was sent */
 		return -EPROTO;
 	if (slot->sreq) {
 		if (err == 0 && data_result(peer, slot->sreq))
@@ -587,7 +588,7 @@ static int send_loose(struct peer *peer, const struct pool_req *req)
 	if (!loose)
 		return -ENOMEM;
 	len = frame_control_put(req, &frame, loose->buf + FRAME_REQ_LEN);
-	frame.id = PEER_ID_REOPEN | req->number;
+	frame.id = PEER_ID_LOOSE(peer->next_seq++, req->number);
 	frame_req_put(loose->buf, &frame);
 	loose->out.iov[0] = (struct iovec){loose->buf, FRAME_REQ_LEN + len};
 	loose->out.iov_count = 1;
@@ -625,8 +626,6 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 		/* A connection that ended before a re-open was answered may have lost it. */
 		if (ph && ph->open && !ph->stale && (forgotten || ph->reopening))
 			reopen(peer, ph);
-		if (!ph && peer->orphans[i] && !forgotten)
-			close_orphan(peer, i);
 		if (forgotten)
 			peer->orphans[i] = false;
 	}
@@ -639,6 +638,10 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 		}
 		slot_send(peer, slot);
 	}
+	/* Last: the donor remembers a bounded number of results. */
+	for (uint32_t i = 1; i < peer->handle_room; i++)
+		if (!peer->handles[i] && peer->orphans[i])
+			close_orphan(peer, i);
 	start_waiting(peer);
 }
 

@@ -22,7 +22,8 @@ _Static_assert(1 << PEER_SLOT_BITS == PEER_SLOTS, "a request id holds its slot's
 
 /* Request ids above every slot's: those that the connection itself sends. */
 #define PEER_ID_HELLO ((uint64_t)1 << 63)
-#define PEER_ID_REOPEN ((uint64_t)1 << 63 | (uint64_t)1 << 32) /* | handle number */
+/* Requests that nobody waits for: unique by seq ≥ 1, and the handle's number. */
+#define PEER_ID_LOOSE(seq, number) ((uint64_t)1 << 63 | (uint64_t)(seq) << 16 | (number))
 
 /* One request in flight.  out.sent tells when the kernel has it: until then its memory is not free. */
 struct peer_slot {

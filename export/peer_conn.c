@@ -187,7 +187,7 @@ static int pc_frame(struct conn *conn)
 	} else if (req->frame.op >= FRAME_LOOKUP) {
 		rc = peer_op_control(req);
 	} else {
-		pc->bye = req->frame.op == FRAME_BYE;
+		pc->bye = pc->bye || req->frame.op == FRAME_BYE;
 		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 	if (rc)

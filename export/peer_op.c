@@ -105,7 +105,8 @@ int peer_op_data(struct peer_req *req)
 		peer_req_answer(req, -EBADF, 0, NULL, 0);
 		return 0;
 	}
-	outside = frame->off > handle->store.size || frame->len > handle->store.size - frame->off;
+	outside = frame->op != FRAME_FLUSH &&
+	    (frame->off > handle->store.size || frame->len > handle->store.size - frame->off);
 	if (outside && (frame->op == FRAME_WRITE || frame->op == FRAME_ALLOC)) {
 		peer_req_answer(req, -ENOSPC, 0, NULL, 0);
 		return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The rules of core/store.h, one by one, over each factory.  (Rule 8 is in tests/contract/allocs.c,
- * which counts allocations; random tests against a model are in contract_model.c.)
+ * which counts allocations; what the operations do beside that is in contract_ops.c, random tests
+ * against a model are in contract_model.c.)
  */
 #include "tests/lib/contract.h"
 
@@ -57,7 +58,7 @@ struct store *contract_add_fault(struct contract_stack *stack)
 	return fault;
 }
 
-static uint8_t *pattern(size_t len, unsigned seed)
+uint8_t *contract_pattern(size_t len, unsigned seed)
 {
 	struct rig_random random = {seed + 1};
 	uint8_t *buf = malloc(len);
@@ -100,7 +101,7 @@ START_TEST(rule_1_done_comes_once)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(STORE_OPS * 64 * KIB, 1);
+	buf = contract_pattern(STORE_OPS * 64 * KIB, 1);
 	for (unsigned round = 0; round < 3; round++) {
 		one_of_each(reqs, buf, extents);
 		rig_submit(stack.rig.loops[0], stack.store, reqs, STORE_OPS);
@@ -127,7 +128,7 @@ START_TEST(rule_1_errors_come_through_done)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(STORE_OPS * 64 * KIB, 2);
+	buf = contract_pattern(STORE_OPS * 64 * KIB, 2);
 	contract_add_fault(&stack);
 	for (int after = 0; after < 2; after++) {
 		fault_clear(stack.store);
@@ -194,7 +195,7 @@ START_TEST(rule_2_completions_do_not_nest)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(MANY * 4 * KIB, 3);
+	buf = contract_pattern(MANY * 4 * KIB, 3);
 	batch.reqs = calloc(MANY, sizeof(*batch.reqs));
 	for (unsigned i = 0; i < MANY; i++) {
 		batch.reqs[i].nest = &batch.nest;
@@ -230,7 +231,7 @@ START_TEST(rule_2_done_runs_on_the_submitting_loop)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(2 * MANY * 4 * KIB, 4);
+	buf = contract_pattern(2 * MANY * 4 * KIB, 4);
 	memset(reqs, 0, sizeof(reqs));
 	for (unsigned l = 0; l < 2; l++)
 		for (unsigned i = 0; i < MANY; i++)
@@ -293,7 +294,7 @@ START_TEST(rule_3_done_may_use_the_store)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(40 * 4 * KIB, 5);
+	buf = contract_pattern(40 * 4 * KIB, 5);
 	memset(chains, 0, sizeof(chains));
 	for (unsigned i = 0; i < 40; i++) {
 		chains[i].store = stack.store;
@@ -326,7 +327,7 @@ START_TEST(rule_4_buffers_are_the_callers)
 	struct contract_stack stack;
 	size_t room = 64 * KIB;
 	struct rig_req *write, *read;
-	uint8_t *out, *in, *want = pattern(room, 6);
+	uint8_t *out, *in, *want = contract_pattern(room, 6);
 
 	if (!contract_begin(&stack, factories[_i], SIZE)) {
 		free(want);
@@ -370,30 +371,6 @@ START_TEST(rule_4_buffers_are_the_callers)
 		    rig_write(stack.rig.loops[0], stack.store, off + room, want, 4 * KIB, 0), 0);
 	}
 	ck_assert_int_eq(rig_op(stack.rig.loops[0], stack.store, STORE_FLUSH, 0, 0, 0), 0);
-	contract_end(&stack);
-	free(want);
-}
-END_TEST
-
-/* The other way round: what is put into memory that the store lends is what a WRITE of it writes. */
-START_TEST(lent_memory_can_be_written)
-{
-	struct contract_stack stack;
-	uint8_t *want;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	want = pattern(256 * KIB, 19);
-	for (uint64_t off = 0; off < 256 * KIB; off += 64 * KIB) {
-		uint8_t *lent = store_lend(stack.store, off, 64 * KIB);
-
-		if (lent)
-			memcpy(lent, want + off, 64 * KIB);
-		ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, off,
-				     lent ? lent : want + off, 64 * KIB, 0),
-		    0);
-	}
-	rig_expect(stack.rig.loops[0], stack.store, 0, 256 * KIB, want);
 	contract_end(&stack);
 	free(want);
 }
@@ -514,7 +491,7 @@ START_TEST(rule_6_all_of_a_request_happens)
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
 	max = stack.store->max_len;
-	buf = pattern(max, 7);
+	buf = contract_pattern(max, 7);
 	/* The longest there is, across any internal boundary; then smaller ones on top of it. */
 	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 512 * KIB, buf, max, 0), 0);
 	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, NULL);
@@ -543,8 +520,8 @@ START_TEST(rule_6_an_error_changes_nothing_outside)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	before = pattern(512 * KIB, 8);
-	after = pattern(256 * KIB, 9);
+	before = contract_pattern(512 * KIB, 8);
+	after = contract_pattern(256 * KIB, 9);
 	contract_add_fault(&stack);
 	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, before, 512 * KIB, 0), 0);
 	fault_add(stack.store, &(struct fault_rule){
@@ -573,7 +550,7 @@ START_TEST(rule_7_flush_makes_completed_writes_stable)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(SIZE, 10);
+	buf = contract_pattern(SIZE, 10);
 	for (uint64_t off = 0; off < SIZE / 2; off += 256 * KIB)
 		ck_assert_int_eq(rig_write(stack.rig.loops[off / (256 * KIB) % 2], stack.store, off,
 				     buf + off, 256 * KIB, 0),
@@ -600,7 +577,7 @@ START_TEST(rule_7_fua_is_stable_when_done)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(128 * KIB, 11);
+	buf = contract_pattern(128 * KIB, 11);
 	ck_assert_int_eq(
 	    rig_write(stack.rig.loops[0], stack.store, 0, buf, 128 * KIB, STORE_FUA), 0);
 	ck_assert_int_eq(
@@ -665,7 +642,7 @@ START_TEST(rule_9_interrupt_is_harmless)
 
 	if (!contract_begin(&stack, factories[_i], SIZE))
 		return;
-	buf = pattern(300 * 4 * KIB, 12);
+	buf = contract_pattern(300 * 4 * KIB, 12);
 	memset(reqs, 0, sizeof(reqs));
 	in.store = stack.store;
 	for (unsigned i = 0; i < 300; i++)
@@ -695,7 +672,7 @@ START_TEST(rule_10_every_request_is_counted)
 	struct store_stats *stats = calloc(1, sizeof(*stats));
 	struct rig_req reqs[STORE_OPS];
 	struct extent extents[8];
-	uint8_t *buf = pattern(STORE_OPS * 64 * KIB, 13);
+	uint8_t *buf = contract_pattern(STORE_OPS * 64 * KIB, 13);
 
 	if (contract_begin(&stack, factories[_i], SIZE)) {
 		contract_add_fault(&stack);
@@ -720,160 +697,6 @@ START_TEST(rule_10_every_request_is_counted)
 }
 END_TEST
 
-/* ---- zero, alloc, extents, resize ---- */
-
-static uint64_t allocated(struct store *store)
-{
-	struct store_stat stat;
-
-	ck_assert_int_eq(store_stat(store, &stat), 0);
-	return stat.allocated;
-}
-
-START_TEST(zero_gives_space_back)
-{
-	struct contract_stack stack;
-	struct extent extents[8];
-	unsigned count;
-	uint8_t *buf;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	buf = pattern(512 * KIB, 14);
-	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 512 * KIB, 0), 0);
-	ck_assert_int_eq(
-	    rig_op(stack.rig.loops[0], stack.store, STORE_ZERO, 64 * KIB, 128 * KIB, 0), 0);
-	memset(buf + 64 * KIB, 0, 128 * KIB);
-	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
-	if (stack.flags & CONTRACT_SPARSE) {
-		ck_assert_int_eq(
-		    rig_extents(stack.rig.loops[0], stack.store, 0, SIZE, extents, 8, &count), 0);
-		ck_assert_uint_eq(count, 4);
-		for (unsigned i = 0; i < 4; i++)
-			ck_assert_uint_eq(extents[i].flags, i % 2 ? EXTENT_HOLE : 0);
-		ck_assert_uint_eq(extents[1].off, 64 * KIB);
-		ck_assert_uint_eq(extents[1].len, 128 * KIB);
-		ck_assert_uint_eq(extents[3].off, 512 * KIB);
-		ck_assert_uint_eq(extents[3].len, SIZE - 512 * KIB);
-		ck_assert_uint_eq(allocated(stack.store), 384 * KIB);
-	}
-	contract_end(&stack);
-	free(buf);
-}
-END_TEST
-
-START_TEST(zero_with_keep_keeps_the_space)
-{
-	struct contract_stack stack;
-	uint8_t *buf;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	buf = pattern(512 * KIB, 15);
-	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 256 * KIB, 0), 0);
-	/* Half of it is a hole, and stays one. */
-	ck_assert_int_eq(
-	    rig_op(stack.rig.loops[0], stack.store, STORE_ZERO, 128 * KIB, 256 * KIB, STORE_KEEP),
-	    0);
-	memset(buf + 128 * KIB, 0, 384 * KIB);
-	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
-	if (stack.flags & CONTRACT_SPARSE)
-		ck_assert_uint_eq(allocated(stack.store), 256 * KIB);
-	contract_end(&stack);
-	free(buf);
-}
-END_TEST
-
-START_TEST(alloc_takes_space_and_changes_nothing)
-{
-	struct contract_stack stack;
-	uint8_t *buf;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	buf = pattern(512 * KIB, 16);
-	ck_assert_int_eq(
-	    rig_write(stack.rig.loops[0], stack.store, 64 * KIB, buf + 64 * KIB, 64 * KIB, 0), 0);
-	ck_assert_int_eq(rig_op(stack.rig.loops[0], stack.store, STORE_ALLOC, 0, 512 * KIB, 0), 0);
-	memset(buf, 0, 64 * KIB);
-	memset(buf + 128 * KIB, 0, 384 * KIB);
-	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
-	if (stack.flags & CONTRACT_SPARSE)
-		ck_assert_uint_eq(allocated(stack.store), 512 * KIB);
-	contract_end(&stack);
-	free(buf);
-}
-END_TEST
-
-/* With room for one answer at a time the list is the same as with room for all. */
-START_TEST(extents_go_on_where_room_ended)
-{
-	struct contract_stack stack;
-	struct extent all[64], one;
-	unsigned count, n, i = 0;
-	uint64_t off = 0;
-	uint8_t *buf;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	buf = pattern(4 * KIB, 17);
-	for (uint64_t at = 0; at < 80 * KIB; at += 8 * KIB)
-		ck_assert_int_eq(
-		    rig_write(stack.rig.loops[0], stack.store, at, buf, 4 * KIB, 0), 0);
-	ck_assert_int_eq(
-	    rig_extents(stack.rig.loops[0], stack.store, 0, 256 * KIB, all, 64, &count), 0);
-	ck_assert_uint_ge(count, 1);
-	while (off < 256 * KIB) {
-		ck_assert_int_eq(
-		    rig_extents(stack.rig.loops[0], stack.store, off, 256 * KIB - off, &one, 1, &n),
-		    0);
-		ck_assert_uint_eq(n, 1);
-		ck_assert_uint_lt(i, count);
-		ck_assert_uint_eq(one.off, all[i].off);
-		ck_assert_uint_eq(one.len, all[i].len);
-		ck_assert_uint_eq(one.flags, all[i].flags);
-		off += one.len;
-		i++;
-	}
-	ck_assert_uint_eq(i, count);
-	ck_assert_uint_eq(off, 256 * KIB);
-	if (stack.flags & CONTRACT_SPARSE)
-		ck_assert_uint_eq(count, 20);
-	contract_end(&stack);
-	free(buf);
-}
-END_TEST
-
-START_TEST(resize_cuts_and_gives_space_back)
-{
-	struct contract_stack stack;
-	uint64_t size = 200 * KIB;
-	uint8_t *buf;
-
-	if (!contract_begin(&stack, factories[_i], SIZE))
-		return;
-	size += stack.store->align == 1 ? 100 : 0;
-	buf = pattern(512 * KIB, 18);
-	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 512 * KIB, 0), 0);
-	if (stack.flags & CONTRACT_FIXED) {
-		ck_assert_int_eq(
-		    rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, size, 0, 0), -EOPNOTSUPP);
-	} else {
-		ck_assert_int_eq(
-		    rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, size, 0, 0), 0);
-		memset(buf + size, 0, 512 * KIB - size);
-		if (stack.flags & CONTRACT_SPARSE)
-			ck_assert_uint_eq(allocated(stack.store),
-			    (size + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK);
-	}
-	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
-	ck_assert_int_eq(rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, SIZE, 0, 0), 0);
-	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
-	contract_end(&stack);
-	free(buf);
-}
-END_TEST
-
 Suite *contract_suite(const char *name, const struct contract_factory *const *list)
 {
 	Suite *suite = suite_create(name);
@@ -890,7 +713,6 @@ Suite *contract_suite(const char *name, const struct contract_factory *const *li
 		tcase_add_loop_test(tc, rule_2_done_runs_on_the_submitting_loop, i, i + 1);
 		tcase_add_loop_test(tc, rule_3_done_may_use_the_store, i, i + 1);
 		tcase_add_loop_test(tc, rule_4_buffers_are_the_callers, i, i + 1);
-		tcase_add_loop_test(tc, lent_memory_can_be_written, i, i + 1);
 		tcase_add_loop_test_raise_signal(
 		    tc, rule_5_bad_requests_assert, SIGABRT, i * BADS, (i + 1) * BADS);
 		tcase_add_loop_test(tc, rule_6_unwritten_bytes_are_zeros, i, i + 1);
@@ -902,11 +724,7 @@ Suite *contract_suite(const char *name, const struct contract_factory *const *li
 		    tc, rule_9_destroy_asserts_that_nothing_is_in_flight, SIGABRT, i, i + 1);
 		tcase_add_loop_test(tc, rule_9_interrupt_is_harmless, i, i + 1);
 		tcase_add_loop_test(tc, rule_10_every_request_is_counted, i, i + 1);
-		tcase_add_loop_test(tc, zero_gives_space_back, i, i + 1);
-		tcase_add_loop_test(tc, zero_with_keep_keeps_the_space, i, i + 1);
-		tcase_add_loop_test(tc, alloc_takes_space_and_changes_nothing, i, i + 1);
-		tcase_add_loop_test(tc, extents_go_on_where_room_ended, i, i + 1);
-		tcase_add_loop_test(tc, resize_cuts_and_gives_space_back, i, i + 1);
+		contract_ops_add(tc, i);
 		contract_model_add(tc, i);
 		suite_add_tcase(suite, tc);
 	}

@@ -51,8 +51,11 @@ struct store *contract_add_fault(struct contract_stack *stack);
 
 /* Stays until the suite has run: keeps factories (NULL at the end). */
 Suite *contract_suite(const char *name, const struct contract_factory *const *factories);
-/* The parts of the suite that contract_model.c has; for test number `i`, a factory's index. */
+/* The parts of the suite that contract_ops.c and contract_model.c have; i is a factory's index. */
+void contract_ops_add(TCase *tcase, int i);
 void contract_model_add(TCase *tcase, int i);
+/* len random bytes, the same for the same seed; free() them. */
+uint8_t *contract_pattern(size_t len, unsigned seed);
 const struct contract_factory *contract_factory_at(int i);
 
 /* The stores that there are (tests/lib/factories.c), NULL at the end. */

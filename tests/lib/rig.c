@@ -295,13 +295,15 @@ uint64_t rig_random_below(struct rig_random *random, uint64_t below)
 
 void rig_random_fill(struct rig_random *random, void *buf, size_t len)
 {
+	uint64_t words[64]; /* at a time: sanitizers make each copy dear */
 	uint8_t *pos = buf;
 
 	while (len) {
-		uint64_t word = rig_random(random);
-		size_t n = len < sizeof(word) ? len : sizeof(word);
+		size_t n = len < sizeof(words) ? len : sizeof(words);
 
-		memcpy(pos, &word, n);
+		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+			words[i] = rig_random(random);
+		memcpy(pos, words, n);
 		pos += n;
 		len -= n;
 	}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the operations do beside reading and writing: space that is given back, kept, taken and told,
+ * lengths, lent memory.
+ */
+#include "tests/lib/contract.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define KIB ((uint64_t)1024)
+#define SIZE (4096 * KIB) /* of the regions here */
+
+static uint64_t allocated(struct store *store)
+{
+	struct store_stat stat;
+
+	ck_assert_int_eq(store_stat(store, &stat), 0);
+	return stat.allocated;
+}
+
+START_TEST(zero_gives_space_back)
+{
+	struct contract_stack stack;
+	struct extent extents[8];
+	unsigned count;
+	uint8_t *buf;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(512 * KIB, 14);
+	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 512 * KIB, 0), 0);
+	ck_assert_int_eq(
+	    rig_op(stack.rig.loops[0], stack.store, STORE_ZERO, 64 * KIB, 128 * KIB, 0), 0);
+	memset(buf + 64 * KIB, 0, 128 * KIB);
+	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
+	if (stack.flags & CONTRACT_SPARSE) {
+		ck_assert_int_eq(
+		    rig_extents(stack.rig.loops[0], stack.store, 0, SIZE, extents, 8, &count), 0);
+		ck_assert_uint_eq(count, 4);
+		for (unsigned i = 0; i < 4; i++)
+			ck_assert_uint_eq(extents[i].flags, i % 2 ? EXTENT_HOLE : 0);
+		ck_assert_uint_eq(extents[1].off, 64 * KIB);
+		ck_assert_uint_eq(extents[1].len, 128 * KIB);
+		ck_assert_uint_eq(extents[3].off, 512 * KIB);
+		ck_assert_uint_eq(extents[3].len, SIZE - 512 * KIB);
+		ck_assert_uint_eq(allocated(stack.store), 384 * KIB);
+	}
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
+START_TEST(zero_with_keep_keeps_the_space)
+{
+	struct contract_stack stack;
+	uint8_t *buf;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(512 * KIB, 15);
+	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 256 * KIB, 0), 0);
+	/* Half of it is a hole, and stays one. */
+	ck_assert_int_eq(
+	    rig_op(stack.rig.loops[0], stack.store, STORE_ZERO, 128 * KIB, 256 * KIB, STORE_KEEP),
+	    0);
+	memset(buf + 128 * KIB, 0, 384 * KIB);
+	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
+	if (stack.flags & CONTRACT_SPARSE)
+		ck_assert_uint_eq(allocated(stack.store), 256 * KIB);
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
+START_TEST(alloc_takes_space_and_changes_nothing)
+{
+	struct contract_stack stack;
+	uint8_t *buf;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(512 * KIB, 16);
+	ck_assert_int_eq(
+	    rig_write(stack.rig.loops[0], stack.store, 64 * KIB, buf + 64 * KIB, 64 * KIB, 0), 0);
+	ck_assert_int_eq(rig_op(stack.rig.loops[0], stack.store, STORE_ALLOC, 0, 512 * KIB, 0), 0);
+	memset(buf, 0, 64 * KIB);
+	memset(buf + 128 * KIB, 0, 384 * KIB);
+	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
+	if (stack.flags & CONTRACT_SPARSE)
+		ck_assert_uint_eq(allocated(stack.store), 512 * KIB);
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
+/* With room for one answer at a time the list is the same as with room for all. */
+START_TEST(extents_go_on_where_room_ended)
+{
+	struct contract_stack stack;
+	struct extent all[64], one;
+	unsigned count, n, i = 0;
+	uint64_t off = 0;
+	uint8_t *buf;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(4 * KIB, 17);
+	for (uint64_t at = 0; at < 80 * KIB; at += 8 * KIB)
+		ck_assert_int_eq(
+		    rig_write(stack.rig.loops[0], stack.store, at, buf, 4 * KIB, 0), 0);
+	ck_assert_int_eq(
+	    rig_extents(stack.rig.loops[0], stack.store, 0, 256 * KIB, all, 64, &count), 0);
+	ck_assert_uint_ge(count, 1);
+	while (off < 256 * KIB) {
+		ck_assert_int_eq(
+		    rig_extents(stack.rig.loops[0], stack.store, off, 256 * KIB - off, &one, 1, &n),
+		    0);
+		ck_assert_uint_eq(n, 1);
+		ck_assert_uint_lt(i, count);
+		ck_assert_uint_eq(one.off, all[i].off);
+		ck_assert_uint_eq(one.len, all[i].len);
+		ck_assert_uint_eq(one.flags, all[i].flags);
+		off += one.len;
+		i++;
+	}
+	ck_assert_uint_eq(i, count);
+	ck_assert_uint_eq(off, 256 * KIB);
+	if (stack.flags & CONTRACT_SPARSE)
+		ck_assert_uint_eq(count, 20);
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
+START_TEST(resize_cuts_and_gives_space_back)
+{
+	struct contract_stack stack;
+	uint64_t size = 200 * KIB;
+	uint8_t *buf;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	size += stack.store->align == 1 ? 100 : 0;
+	buf = contract_pattern(512 * KIB, 18);
+	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 512 * KIB, 0), 0);
+	if (stack.flags & CONTRACT_FIXED) {
+		ck_assert_int_eq(
+		    rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, size, 0, 0), -EOPNOTSUPP);
+	} else {
+		ck_assert_int_eq(
+		    rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, size, 0, 0), 0);
+		memset(buf + size, 0, 512 * KIB - size);
+		if (stack.flags & CONTRACT_SPARSE)
+			ck_assert_uint_eq(allocated(stack.store),
+			    (size + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK);
+	}
+	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
+	ck_assert_int_eq(rig_op(stack.rig.loops[0], stack.store, STORE_RESIZE, SIZE, 0, 0), 0);
+	rig_expect(stack.rig.loops[0], stack.store, 0, 512 * KIB, buf);
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
+/* What is put into memory that the store lends is what a WRITE of it writes. */
+START_TEST(lent_memory_can_be_written)
+{
+	struct contract_stack stack;
+	uint8_t *want;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	want = contract_pattern(256 * KIB, 19);
+	for (uint64_t off = 0; off < 256 * KIB; off += 64 * KIB) {
+		uint8_t *lent = store_lend(stack.store, off, 64 * KIB);
+
+		if (lent)
+			memcpy(lent, want + off, 64 * KIB);
+		ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, off,
+				     lent ? lent : want + off, 64 * KIB, 0),
+		    0);
+	}
+	rig_expect(stack.rig.loops[0], stack.store, 0, 256 * KIB, want);
+	contract_end(&stack);
+	free(want);
+}
+END_TEST
+
+void contract_ops_add(TCase *tcase, int i)
+{
+	tcase_add_loop_test(tcase, zero_gives_space_back, i, i + 1);
+	tcase_add_loop_test(tcase, zero_with_keep_keeps_the_space, i, i + 1);
+	tcase_add_loop_test(tcase, alloc_takes_space_and_changes_nothing, i, i + 1);
+	tcase_add_loop_test(tcase, extents_go_on_where_room_ended, i, i + 1);
+	tcase_add_loop_test(tcase, resize_cuts_and_gives_space_back, i, i + 1);
+	tcase_add_loop_test(tcase, lent_memory_can_be_written, i, i + 1);
+}
