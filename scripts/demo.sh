@@ -21,7 +21,7 @@ cd "$(dirname "$0")/.."
 BUILD=${O:-build}
 [[ $BUILD == /* ]] || BUILD=$PWD/$BUILD
 PATH=$BUILD:$BUILD/tools:$PATH
-SECONDS_MAX=150    # for the watchdog; the demo itself takes less than a minute
+SECONDS_MAX=300    # for the watchdog; the demo itself takes less than a minute
 POOL=2G            # of the donor; memory is taken only as it is used
 SWAP=1G
 LIMIT=256M         # the memory that the workload may have
@@ -259,6 +259,7 @@ run_workload() {
 
 show_swap() {
 	title "A region becomes swap, and a program gets three times the memory that it may have"
+	guard_lock_swap
 	mount_pool -o "swap=swap0,size=$SWAP,prio=$(priority),discard"
 	SWAP_DEVICE=$(awk -v dir="$DIR/" 'index($0, dir)' < <(losetup -l -n -O NAME,BACK-FILE) | awk '{ print $1 }')
 	guard_is_swap "$SWAP_DEVICE" || broken "there is no swap on $DIR/swap0"

@@ -29,7 +29,10 @@ GUARD_DIR=
 GUARD_WATCHDOG=
 
 guard_start() {
-	GUARD_DIR=$(mktemp -d /tmp/remram-test.XXXXXX)
+	local base=/tmp
+	# On a disk, where files can do everything: a tmpfs has not all of fallocate(2).
+	[[ $(stat -f -c %T /tmp) != tmpfs ]] || base=/var/tmp
+	GUARD_DIR=$(mktemp -d "$base/remram-test.XXXXXX")
 	: >"$GUARD_DIR/.guard"
 	# A mount of our own: that at /sys/fs/fuse/connections may be absent, and is not ours to make.
 	mkdir "$GUARD_DIR/.fusectl"
@@ -45,6 +48,7 @@ guard_start() {
 # The lock is held by a process that ends with the watchdog, so no daemon inherits it.
 guard_lock_swap() {
 	local locked
+	mkdir -p /run/lock
 	# shellcheck disable=SC2016
 	exec {locked}< <(exec flock --close --timeout 1200 /run/lock/remram-swap-test bash -c \
 		'echo locked; exec tail --pid="$1" -f /dev/null >/dev/null 2>&1' - "$GUARD_WATCHDOG")
