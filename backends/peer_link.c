@@ -226,7 +226,9 @@ static int link_frame(struct conn *conn)
 	if (peer->state == LINK_GREETING)
 		return peer->rep.id == PEER_ID_HELLO && peer->rep.op == FRAME_HELLO ? welcome(peer) : -EPROTO;
 	if (peer->rep.id == FRAME_ID_PING) {
-		peer->rtt_ns = loop_now_ns() - peer->ping_ns;
+		/* One that comes unasked says that the donor is alive, and nothing of the way. */
+		if (peer->pinging)
+			peer->rtt_ns = loop_now_ns() - peer->ping_ns;
 		peer->pinging = false;
 		return 0;
 	}

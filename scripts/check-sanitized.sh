@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 SAN=$1
 shift
 case $SAN in
-address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1' '^e2e/40' '^e2e/51' ;;
+address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-57-8]' '^e2e/40' '^e2e/51' ;;
 thread) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-5]' ;;
 *) die "$SAN: address,undefined or thread" ;;
 esac
