@@ -76,7 +76,7 @@ static void slot_send(struct peer *peer, struct peer_slot *slot)
 
 static struct peer_handle *handle_of(struct store_req *req)
 {
-	return (struct peer_handle *)req->store;
+	return (struct peer_handle *)req->at;
 }
 
 /* ---- data requests ---- */

@@ -104,6 +104,7 @@ struct store_req {
 	struct store_req *next; /* its queue */
 	uint64_t start_ns; /* when store_submit took it */
 	struct store *store; /* whom store_submit was given; NULL when not in flight */
+	struct store *at; /* who has it now: store, or one below it (store_forward) */
 	struct {
 		store_done_fn *done;
 		void *ctx;
