@@ -38,7 +38,8 @@ contains "status" "$(run "$REMRAM" status --json)" "["
 # Other mounts of this machine may be in any state.
 timeout 30 "$REMRAM" doctor >"$T/text" || [[ $? -le 2 ]] || fail "$(cat "$T/text")"
 contains "the machine" "$(cat "$T/text")" "  pass  /dev/fuse "
-at_most "the longest line" "$(LC_ALL=C.UTF-8 awk '{ if (length > n) n = length } END { print n }' "$T/text")" 80
+# Paths of other mounts are as long as they are.
+at_most "the longest line" "$(grep -v /run/remram "$T/text" | LC_ALL=C.UTF-8 awk '{ if (length > n) n = length } END { print n }')" 80
 refused "only root" setpriv --reuid 65534 --clear-groups "$REMRAM" doctor
 
 step "status counts"
