@@ -87,8 +87,8 @@ static const struct store_ops memory_store_ops = {
 
 /* ---- the backend ---- */
 
-static int memory_region_open(struct backend *backend, uint64_t id, bool create,
-    struct store **ret_store, struct err *err)
+static int memory_region_open(
+    struct backend *backend, uint64_t id, bool create, struct store **ret_store, struct err *err)
 {
 	struct memory_backend *mb = (struct memory_backend *)backend;
 	uint64_t segments = (backend->quota.limit + SEG_SIZE - 1) >> SEG_SHIFT;
@@ -138,7 +138,8 @@ static int param_flag(const struct uri *uri, const char *name, bool *ret_flag, s
 	const char *value = uri_param(uri, name);
 
 	if (value && *value && strcmp(value, "1") != 0 && strcmp(value, "0") != 0)
-		return err_set(err, -EINVAL, "memory: %s=%s: %s takes no value, 0 or 1", name, value, name);
+		return err_set(
+		    err, -EINVAL, "memory: %s=%s: %s takes no value, 0 or 1", name, value, name);
 	*ret_flag = value && strcmp(value, "0") != 0;
 	return 0;
 }

@@ -80,7 +80,8 @@ static inline uint64_t memory_bits_count(const bitword *bits, uint64_t lo, uint6
 
 	for (uint64_t w = lo / 64; w <= hi / 64; w++)
 		n += (uint64_t)__builtin_popcountll(
-		    atomic_load_explicit(&bits[w], memory_order_acquire) & memory_word_mask(w, lo, hi));
+		    atomic_load_explicit(&bits[w], memory_order_acquire) &
+		    memory_word_mask(w, lo, hi));
 	return n;
 }
 
@@ -92,7 +93,8 @@ static inline bool memory_bit(const bitword *bits, uint64_t block)
 static inline void memory_bits_set(bitword *bits, uint64_t lo, uint64_t hi)
 {
 	for (uint64_t w = lo / 64; w <= hi / 64; w++)
-		atomic_fetch_or_explicit(&bits[w], memory_word_mask(w, lo, hi), memory_order_release);
+		atomic_fetch_or_explicit(
+		    &bits[w], memory_word_mask(w, lo, hi), memory_order_release);
 }
 
 /* The end of the run of blocks from `block` to at most `hi` whose bits equal that of `block`: the
@@ -141,8 +143,8 @@ pthread_mutex_t *memory_stripe_lock(struct memory_store *ms, uint64_t off);
 int memory_punch(struct memory_store *ms, uint64_t off, uint64_t len);
 
 /* Gives back the pages of the stale blocks among [lo, hi] of one stripe, whose lock is held. */
-void memory_trim_locked(struct memory_store *ms, struct segment *seg, uint64_t seg_off, uint64_t lo,
-    uint64_t hi);
+void memory_trim_locked(
+    struct memory_store *ms, struct segment *seg, uint64_t seg_off, uint64_t lo, uint64_t hi);
 /* Has a worker trim every stripe that wants it; and what the worker runs. */
 void memory_trim(struct memory_store *ms);
 void memory_trim_run(struct work *work);

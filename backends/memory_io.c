@@ -106,8 +106,8 @@ static void clear_edges_locked(struct segment *seg, uint64_t off, uint64_t end)
 }
 
 /* Makes blocks [lo, hi] of one stripe allocated, their bytes being right already. */
-static void set_allocated_locked(struct memory_store *ms, struct segment *seg, uint64_t lo,
-    uint64_t hi, uint64_t fresh)
+static void set_allocated_locked(
+    struct memory_store *ms, struct segment *seg, uint64_t lo, uint64_t hi, uint64_t fresh)
 {
 	for (uint64_t w = lo / 64; w <= hi / 64; w++)
 		atomic_fetch_and(&seg->stale[w], ~memory_word_mask(w, lo, hi));
@@ -150,8 +150,8 @@ static void set_stale_locked(struct segment *seg, uint64_t lo, uint64_t hi)
 }
 
 /* Writes to blocks of one stripe that are not all allocated. */
-static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off,
-    uint64_t len)
+static int write_fresh(
+    struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off, uint64_t len)
 {
 	uint64_t in_seg = off & (SEG_SIZE - 1);
 	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
@@ -163,7 +163,8 @@ static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8
 		clear_edges_locked(seg, in_seg, in_seg + len);
 		rc = write_pages(ms, buf, off, len);
 		if (rc == 0) {
-			if (ms->mb->mlock) /* what is written past the mapping is locked at a touch */
+			if (ms->mb
+				->mlock) /* what is written past the mapping is locked at a touch */
 				touch_pages(seg->base + in_seg, len);
 			set_allocated_locked(ms, seg, lo, hi, fresh);
 		} else {
@@ -178,8 +179,8 @@ static int write_fresh(struct memory_store *ms, struct segment *seg, const uint8
 }
 
 /* Writes to one stripe.  buf may be the very memory that is written to (a loan). */
-static int write_part(struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off,
-    uint64_t len)
+static int write_part(
+    struct memory_store *ms, struct segment *seg, const uint8_t *buf, uint64_t off, uint64_t len)
 {
 	uint64_t in_seg = off & (SEG_SIZE - 1);
 	uint64_t lo = in_seg >> BLOCK_SHIFT, hi = (in_seg + len - 1) >> BLOCK_SHIFT;
@@ -246,8 +247,8 @@ static void zero_edge(struct segment *seg, uint64_t off, uint64_t end)
 }
 
 /* Whole blocks [lo, hi] of one stripe: allocated → stale. */
-static void release_blocks(struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t lo,
-    uint64_t hi)
+static void release_blocks(
+    struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t lo, uint64_t hi)
 {
 	pthread_mutex_t *mu = memory_stripe_lock(ms, off);
 	uint64_t n = 0;
@@ -266,8 +267,8 @@ static void release_blocks(struct memory_store *ms, struct segment *seg, uint64_
 }
 
 /* Whole blocks [lo, hi] of one stripe read as zeros and stay allocated if they are. */
-static int clear_blocks(struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t lo,
-    uint64_t hi)
+static int clear_blocks(
+    struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t lo, uint64_t hi)
 {
 	if (hi - lo + 1 < 16) {
 		for (uint64_t block = lo; block <= hi; block++)
@@ -279,8 +280,8 @@ static int clear_blocks(struct memory_store *ms, struct segment *seg, uint64_t o
 }
 
 /* ZERO of [off, end), which lies in one stripe. */
-static int zero_part(struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t end,
-    bool keep)
+static int zero_part(
+    struct memory_store *ms, struct segment *seg, uint64_t off, uint64_t end, bool keep)
 {
 	uint64_t base = off & ~(SEG_SIZE - 1);
 	uint64_t lo, hi;
@@ -328,8 +329,8 @@ static int memory_zero(struct memory_store *ms, uint64_t off, uint64_t len, bool
 }
 
 /* The stale blocks among [lo, hi] read as zeros through the mapping, too. */
-static void clear_stale_locked(struct memory_store *ms, struct segment *seg, uint64_t seg_off,
-    uint64_t lo, uint64_t hi)
+static void clear_stale_locked(
+    struct memory_store *ms, struct segment *seg, uint64_t seg_off, uint64_t lo, uint64_t hi)
 {
 	memory_trim_locked(ms, seg, seg_off, lo, hi);
 	for (uint64_t block = lo; block <= hi; block++)
@@ -380,7 +381,8 @@ static void memory_extents(struct memory_store *ms, struct store_req *req)
 		uint64_t block = (off - seg_off) >> BLOCK_SHIFT;
 		uint64_t hi = (seg_end - 1) >> BLOCK_SHIFT;
 		uint32_t flags = seg && memory_bit(seg->alloc, block) ? 0 : EXTENT_HOLE;
-		uint64_t stop = seg ? memory_run_end(seg->alloc, block, hi) << BLOCK_SHIFT : seg_end;
+		uint64_t stop =
+		    seg ? memory_run_end(seg->alloc, block, hi) << BLOCK_SHIFT : seg_end;
 
 		stop = seg_off + (stop < seg_end ? stop : seg_end);
 		if (n && req->extents[n - 1].flags == flags) {

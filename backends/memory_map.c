@@ -64,17 +64,19 @@ int memory_punch(struct memory_store *ms, uint64_t off, uint64_t len)
 }
 
 /* Gives back the pages of the stale blocks among [lo, hi] of one stripe, whose lock is held. */
-void memory_trim_locked(struct memory_store *ms, struct segment *seg, uint64_t seg_off,
-    uint64_t lo, uint64_t hi)
+void memory_trim_locked(
+    struct memory_store *ms, struct segment *seg, uint64_t seg_off, uint64_t lo, uint64_t hi)
 {
 	for (uint64_t block = lo; block <= hi;) {
 		uint64_t end = memory_run_end(seg->stale, block, hi);
 
 		/* A punch fails for want of memory only: the next one will do it. */
 		if (memory_bit(seg->stale, block) &&
-		    memory_punch(ms, seg_off + (block << BLOCK_SHIFT), (end - block) << BLOCK_SHIFT) == 0) {
+		    memory_punch(
+			ms, seg_off + (block << BLOCK_SHIFT), (end - block) << BLOCK_SHIFT) == 0) {
 			for (uint64_t w = block / 64; w <= (end - 1) / 64; w++)
-				atomic_fetch_and(&seg->stale[w], ~memory_word_mask(w, block, end - 1));
+				atomic_fetch_and(
+				    &seg->stale[w], ~memory_word_mask(w, block, end - 1));
 		}
 		block = end;
 	}

@@ -76,7 +76,7 @@ static void slot_send(struct peer *peer, struct peer_slot *slot)
 
 static struct peer_handle *handle_of(struct store_req *req)
 {
-	return (struct peer_handle *)req->store;
+	return (struct peer_handle *)req->at;
 }
 
 /* ---- data requests ---- */
@@ -416,7 +416,8 @@ void *peer_req_buffer(struct peer *peer)
 	if (peer->rep.status || peer->rep.op != FRAME_READ)
 		return peer->control;
 	slot = find_slot(peer, peer->rep.id);
-	if (!slot || !slot->sreq || slot->sreq->op != STORE_READ || peer->rep.payload != slot->sreq->len)
+	if (!slot || !slot->sreq || slot->sreq->op != STORE_READ ||
+	    peer->rep.payload != slot->sreq->len)
 		return NULL;
 	return slot->sreq->buf;
 }
@@ -439,8 +440,8 @@ static int data_result(struct peer *peer, struct store_req *req)
 		}
 		return rep->payload == req->len ? 0 : -EPROTO;
 	case STORE_EXTENTS:
-		return frame_extents_get(peer->control, rep->payload, req->off, req->len, req->extents,
-		    req->extents_max, &req->ret_extents);
+		return frame_extents_get(peer->control, rep->payload, req->off, req->len,
+		    req->extents, req->extents_max, &req->ret_extents);
 	default:
 		return rep->payload ? -EPROTO : 0;
 	}
@@ -455,8 +456,8 @@ static void reopen_reply(struct peer *peer, uint32_t number, int err)
 	ph->reopening = false;
 	if (err == 0)
 		return;
-	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on", peer->address,
-	    (unsigned long long)ph->handle.region_id, strerror(-err));
+	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on",
+	    peer->address, (unsigned long long)ph->handle.region_id, strerror(-err));
 	ph->stale = err == -EACCES ? err : -ESTALE;
 }
 
@@ -481,7 +482,8 @@ int peer_req_reply(struct peer *peer)
 			err = handle_of(slot->sreq)->stale;
 		data_done(peer, slot, err);
 	} else {
-		if (err == 0 && frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
+		if (err == 0 &&
+		    frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
 			return -EPROTO;
 		control_done(peer, slot, err, true);
 	}
@@ -791,8 +793,8 @@ static int make_session(struct peer *peer, const char *client)
 	return 0;
 }
 
-int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
-    struct err *err)
+int peer_pool_create(
+    struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool, struct err *err)
 {
 	struct peer *peer = calloc(1, sizeof(*peer));
 	int rc;

@@ -18,9 +18,11 @@ struct peer_conf {
 	const char *host; /* name or address; kept */
 	uint16_t port;
 	const char *pool; /* kept */
-	const char *client; /* names this mount, also after a crash, and no other: the donor then ends what the
+	const char *
+	    client; /* names this mount, also after a crash, and no other: the donor then ends what the
 			       one before has left open; NULL: it keeps that for a minute */
-	bool soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
+	bool
+	    soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
 	uint64_t timeo_ms;
 
 	/* Called once: err NULL, the pool answers; or why it does not.  From the loop. */
@@ -43,8 +45,8 @@ struct peer_status {
 /* Resolves the name (blocks; never again later) and begins to connect; conf->ready tells how that
  * went.  The pool may be used after it succeeded; the lost connection is made again for ever.  conf is
  * borrowed until return, its strings longer. */
-int peer_pool_create(struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool,
-    struct err *err);
+int peer_pool_create(
+    struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool, struct err *err);
 
 void peer_pool_status(const struct pool *pool, struct peer_status *ret_status);
 

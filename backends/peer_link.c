@@ -106,11 +106,13 @@ static void link_down(struct peer *peer, const struct err *why, bool final)
 		return;
 	}
 	if (was_up) {
-		log_warn("%s: connection lost (%s): requests wait until it is back", peer->address, why->text);
+		log_warn("%s: connection lost (%s): requests wait until it is back", peer->address,
+		    why->text);
 		peer->since_ns = loop_now_ns();
 		peer->backoff_ms = BACKOFF_MIN_MS;
 		if (peer->soft)
-			loop_timer_set(peer->loop, &peer->soft_timer, peer->since_ns + peer->timeo_ns);
+			loop_timer_set(
+			    peer->loop, &peer->soft_timer, peer->since_ns + peer->timeo_ns);
 		peer_req_lost(peer);
 	} else {
 		if (log_allowed(&peer->down_limit))
@@ -118,7 +120,8 @@ static void link_down(struct peer *peer, const struct err *why, bool final)
 		peer->addr = peer->addr->ai_next ? peer->addr->ai_next : peer->addrs;
 	}
 	loop_timer_set(peer->loop, &peer->timer, in_ms(peer->backoff_ms));
-	peer->backoff_ms = peer->backoff_ms * 2 < BACKOFF_MAX_MS ? peer->backoff_ms * 2 : BACKOFF_MAX_MS;
+	peer->backoff_ms =
+	    peer->backoff_ms * 2 < BACKOFF_MAX_MS ? peer->backoff_ms * 2 : BACKOFF_MAX_MS;
 }
 
 /* ---- the greeting ---- */
@@ -150,13 +153,16 @@ static void after_welcome(struct peer *peer, const struct frame_welcome *was, bo
 
 	if (memcmp(was->pool_uuid, now->pool_uuid, 16) != 0) {
 		n = peer_req_stale(peer);
-		log_error("%s: pool \"%s\" is a new one: the donor was restarted and what its memory held is "
-			  "lost; %u open region%s gone: I/O on %s fails with \"Stale file handle\"",
-		    peer->address, peer->pool_name, n, n == 1 ? " is" : "s are", n == 1 ? "it" : "them");
+		log_error(
+		    "%s: pool \"%s\" is a new one: the donor was restarted and what its memory held is "
+		    "lost; %u open region%s gone: I/O on %s fails with \"Stale file handle\"",
+		    peer->address, peer->pool_name, n, n == 1 ? " is" : "s are",
+		    n == 1 ? "it" : "them");
 	} else if (memcmp(was->boot, now->boot, 16) != 0) {
 		n = peer_req_lost_writes(peer);
-		log_warn("%s: the donor's machine was restarted; writes that were not flushed may be lost: "
-			 "the next fsync of %u region%s will say so",
+		log_warn(
+		    "%s: the donor's machine was restarted; writes that were not flushed may be lost: "
+		    "the next fsync of %u region%s will say so",
 		    peer->address, n, n == 1 ? "" : "s");
 	} else {
 		log_info("%s: connected again after %.1f s", peer->address,
@@ -224,7 +230,8 @@ static int link_frame(struct conn *conn)
 	struct peer *peer = conn_owner(conn);
 
 	if (peer->state == LINK_GREETING)
-		return peer->rep.id == PEER_ID_HELLO && peer->rep.op == FRAME_HELLO ? welcome(peer) : -EPROTO;
+		return peer->rep.id == PEER_ID_HELLO && peer->rep.op == FRAME_HELLO ? welcome(peer)
+										    : -EPROTO;
 	if (peer->rep.id == FRAME_ID_PING) {
 		/* One that comes unasked says that the donor is alive, and nothing of the way. */
 		if (peer->pinging)
@@ -241,10 +248,11 @@ static void link_closed(struct conn *conn, int rc)
 	struct err err;
 
 	if (rc == -EPROTO)
-		err_set(&err, rc, "%s: it does not speak the remram protocol as it should", peer->address);
-	else if ((rc == 0 || rc == -ECONNRESET) && peer->state == LINK_GREETING)
-		err_set(&err, -ECONNRESET, "%s: closed the connection without an answer: is it a remramd?",
+		err_set(&err, rc, "%s: it does not speak the remram protocol as it should",
 		    peer->address);
+	else if ((rc == 0 || rc == -ECONNRESET) && peer->state == LINK_GREETING)
+		err_set(&err, -ECONNRESET,
+		    "%s: closed the connection without an answer: is it a remramd?", peer->address);
 	else if (rc == 0)
 		err_set(&err, -ECONNRESET, "the donor has ended it");
 	else
@@ -272,7 +280,8 @@ static void connected(struct loop_fd *lfd, uint32_t events)
 	if (rc) {
 		err_sys(&err, -rc, "%s", peer->address);
 		if (rc == ECONNREFUSED)
-			err_set(&err, -rc, "%s: connection refused: is remramd running there, on that port?",
+			err_set(&err, -rc,
+			    "%s: connection refused: is remramd running there, on that port?",
 			    peer->address);
 		link_down(peer, &err, false);
 		return;
@@ -294,8 +303,8 @@ static void set_address(struct peer *peer)
 	char host[48] = "?", port[8] = "?";
 	bool v6 = peer->addr->ai_family == AF_INET6;
 
-	getnameinfo(peer->addr->ai_addr, peer->addr->ai_addrlen, host, sizeof(host), port, sizeof(port),
-	    NI_NUMERICHOST | NI_NUMERICSERV);
+	getnameinfo(peer->addr->ai_addr, peer->addr->ai_addrlen, host, sizeof(host), port,
+	    sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
 	snprintf(peer->address, sizeof(peer->address), v6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
@@ -316,7 +325,8 @@ static void attempt(struct peer *peer)
 	if (rc) {
 		err_sys(&err, rc, "%s", peer->address);
 		if (rc == -ECONNREFUSED)
-			err_set(&err, rc, "%s: connection refused: is remramd running there, on that port?",
+			err_set(&err, rc,
+			    "%s: connection refused: is remramd running there, on that port?",
 			    peer->address);
 		link_down(peer, &err, false);
 		return;
@@ -447,7 +457,8 @@ void link_give_up(struct peer *peer)
 
 int link_init(struct peer *peer, struct err *err)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
+	struct addrinfo hints = {
+	    .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_ADDRCONFIG};
 	char port[8];
 	int rc;
 
@@ -489,9 +500,9 @@ void peer_pool_status(const struct pool *pool, struct peer_status *ret_status)
 	const struct peer *peer = (const struct peer *)pool;
 
 	*ret_status = (struct peer_status){
-	    .state = peer->state == LINK_UP	   ? PEER_CONNECTED
+	    .state = peer->state == LINK_UP       ? PEER_CONNECTED
 		     : peer->state == LINK_FAILED ? PEER_FAILED
-						   : PEER_WAITING,
+						  : PEER_WAITING,
 	    .since_ns = peer->since_ns,
 	    .reconnects = peer->reconnects,
 	    .rtt_ns = peer->rtt_ns,

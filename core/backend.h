@@ -49,8 +49,8 @@ struct backend_ops {
 	/* Deletes the bytes of region `id`; its store is destroyed already. */
 	int (*region_remove)(struct backend *backend, uint64_t id, struct err *err);
 	/* Persistent backends: calls found(ctx, id) for each region there is. */
-	int (*region_list)(struct backend *backend, void (*found)(void *ctx, uint64_t id), void *ctx,
-	    struct err *err);
+	int (*region_list)(struct backend *backend, void (*found)(void *ctx, uint64_t id),
+	    void *ctx, struct err *err);
 	/* Persistent backends, optional: the place belongs to the pool with this uuid from now on;
 	 * -EEXIST with err set if it belongs to another one. */
 	int (*claim)(struct backend *backend, const uint8_t uuid[16], struct err *err);

@@ -19,8 +19,8 @@ struct bufpool {
 	void *free[];
 };
 
-int bufpool_create(size_t size, unsigned count, bool touch, struct bufpool **ret_pool,
-    struct err *err)
+int bufpool_create(
+    size_t size, unsigned count, bool touch, struct bufpool **ret_pool, struct err *err)
 {
 	struct bufpool *pool = calloc(1, sizeof(*pool) + count * sizeof(pool->free[0]));
 
@@ -32,7 +32,8 @@ int bufpool_create(size_t size, unsigned count, bool touch, struct bufpool **ret
 	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (pool->base == MAP_FAILED) {
 		free(pool);
-		return err_set(err, -ENOMEM, "out of memory for %u buffers of %zu bytes", count, size);
+		return err_set(
+		    err, -ENOMEM, "out of memory for %u buffers of %zu bytes", count, size);
 	}
 	if (touch)
 		memset(pool->base, 0, pool->size * count);
@@ -60,7 +61,7 @@ void *bufpool_get(struct bufpool *pool)
 void bufpool_put(struct bufpool *pool, void *buf)
 {
 	assert(pool->left < pool->count && (char *)buf >= pool->base &&
-	    ((size_t)((char *)buf - pool->base)) % pool->size == 0);
+	       ((size_t)((char *)buf - pool->base)) % pool->size == 0);
 	pool->free[pool->left++] = buf;
 }
 

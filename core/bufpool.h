@@ -17,8 +17,8 @@ struct bufpool;
 
 /* `count` buffers of `size` bytes each (rounded up to pages, page-aligned).  touch: write to all of
  * it now, so that no page fault comes later. */
-int bufpool_create(size_t size, unsigned count, bool touch, struct bufpool **ret_pool,
-    struct err *err);
+int bufpool_create(
+    size_t size, unsigned count, bool touch, struct bufpool **ret_pool, struct err *err);
 /* All buffers are back. */
 void bufpool_destroy(struct bufpool *pool);
 

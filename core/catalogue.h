@@ -26,16 +26,16 @@ struct catalogue;
  * Fails with -EBUSY if another process has it open, -EUCLEAN if it is damaged (SQLite's quick_check)
  * or from a newer version: the message names the file and what to do.  *ret_uuid names this pool for
  * ever (made at creation, random): who stores bytes keeps a copy to notice a mix-up. */
-int catalogue_open(const char *dir, const char *pool, struct catalogue **ret_cat, uint8_t ret_uuid[16],
-    struct err *err);
+int catalogue_open(const char *dir, const char *pool, struct catalogue **ret_cat,
+    uint8_t ret_uuid[16], struct err *err);
 void catalogue_close(struct catalogue *cat);
 
 /* Calls region(ctx, name, attr) for each region (attr.id, version, times, mode, uid, gid; size as last
  * stored) and then xattr(ctx, id, name, value, len) for each extended attribute. */
 int catalogue_load(struct catalogue *cat,
     void (*region)(void *ctx, const char *name, const struct region_attr *attr),
-    void (*xattr)(void *ctx, uint64_t id, const char *name, const void *value, size_t len), void *ctx,
-    struct err *err);
+    void (*xattr)(void *ctx, uint64_t id, const char *name, const void *value, size_t len),
+    void *ctx, struct err *err);
 
 /* A new id, ≥ 2, above all that were given before; never given again, whatever happens.  Ids may be
  * skipped when the catalogue is opened again. */
@@ -43,8 +43,8 @@ int catalogue_next_id(struct catalogue *cat, uint64_t *ret_id, struct err *err);
 
 /* Stores name and attr (but not allocated and nlink) of a region that is new or known by attr->id.
  * -EEXIST: another region has that name. */
-int catalogue_put(struct catalogue *cat, const char *name, const struct region_attr *attr,
-    struct err *err);
+int catalogue_put(
+    struct catalogue *cat, const char *name, const struct region_attr *attr, struct err *err);
 /* Also its extended attributes.  -ENOENT: no such region. */
 int catalogue_remove(struct catalogue *cat, uint64_t id, struct err *err);
 /* In one transaction: region id gets new_name; other_id (0: nobody) gets other_name, or is removed if

@@ -68,7 +68,8 @@ static ssize_t plain_readv(struct conn *conn, const struct iovec *iov, int count
 
 static ssize_t plain_writev(struct conn *conn, const struct iovec *iov, int count)
 {
-	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+	struct msghdr msg = {
+	    .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
 	ssize_t n = sendmsg(conn->lfd.fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 	return n < 0 ? -errno : n;

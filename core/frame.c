@@ -267,7 +267,8 @@ int frame_rep_get(const uint8_t buf[FRAME_REP_LEN], struct frame_rep *ret_rep, c
 		*ret_why = "unknown operation";
 	else if (ret_rep->status && ret_rep->payload > FRAME_TEXT_MAX)
 		*ret_why = "error text too long";
-	else if (ret_rep->payload > (ret_rep->op == FRAME_READ ? FRAME_DATA_MAX : FRAME_CONTROL_MAX))
+	else if (ret_rep->payload >
+		 (ret_rep->op == FRAME_READ ? FRAME_DATA_MAX : FRAME_CONTROL_MAX))
 		*ret_why = "payload too long";
 	return *ret_why ? -EPROTO : 0;
 }
@@ -458,8 +459,8 @@ static const uint8_t wire_op[POOL_OPS] = {
     [POOL_REMOVEXATTR] = FRAME_REMOVEXATTR,
 };
 
-size_t frame_control_put(const struct pool_req *preq, struct frame_req *ret_frame,
-    uint8_t buf[FRAME_BODY_MAX])
+size_t frame_control_put(
+    const struct pool_req *preq, struct frame_req *ret_frame, uint8_t buf[FRAME_BODY_MAX])
 {
 	uint8_t *p = buf;
 
@@ -667,7 +668,8 @@ static int get_dirents(struct reader *r, struct pool_req *preq)
 			return -EPROTO;
 		name = take(r, ent.name_len);
 		room = sizeof(ent) + ((ent.name_len + 7u) & ~7u);
-		if (!name || pool_check_name((const char *)name, ent.name_len) || used + room > preq->len)
+		if (!name || pool_check_name((const char *)name, ent.name_len) ||
+		    used + room > preq->len)
 			return -EPROTO;
 		memcpy((char *)preq->data + used, &ent, sizeof(ent));
 		memset((char *)preq->data + used + sizeof(ent), 0, room - sizeof(ent));

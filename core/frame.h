@@ -95,8 +95,10 @@ void frame_rep_put(uint8_t buf[FRAME_REP_LEN], const struct frame_rep *rep);
 
 /* 0, or -EPROTO and *ret_why names what is wrong: magic, unknown operation, a payload that this
  * operation may not have, a range that overflows.  A frame that passes can be skipped safely. */
-int frame_req_get(const uint8_t buf[FRAME_REQ_LEN], struct frame_req *ret_req, const char **ret_why);
-int frame_rep_get(const uint8_t buf[FRAME_REP_LEN], struct frame_rep *ret_rep, const char **ret_why);
+int frame_req_get(
+    const uint8_t buf[FRAME_REQ_LEN], struct frame_req *ret_req, const char **ret_why);
+int frame_rep_get(
+    const uint8_t buf[FRAME_REP_LEN], struct frame_rep *ret_rep, const char **ret_why);
 
 /* "READ", … or "?". */
 const char *frame_op_name(unsigned op);
@@ -110,7 +112,8 @@ int frame_errno(uint32_t status);
 struct frame_hello {
 	uint16_t version_min, version_max;
 	uint64_t features; /* none defined in version 1 */
-	uint8_t session[16]; /* of the life of a mount: FRAME_CLIENT_LEN bytes that name the client's machine
+	uint8_t session
+	    [16]; /* of the life of a mount: FRAME_CLIENT_LEN bytes that name the client's machine
 				and mount point, or are random, then random ones */
 	uint64_t epoch; /* grows with each connection of the session */
 	char pool[FRAME_POOL_NAME_MAX + 1];
@@ -149,8 +152,8 @@ int frame_attr_get(const uint8_t *buf, size_t len, struct region_attr *ret_attr)
 /* Encodes the control request preq: header fields op, off, len, handle, and the body into buf;
  * SETXATTR's value is not copied: it follows the body on the wire (frame->payload counts it).
  * Returns the body's length. */
-size_t frame_control_put(const struct pool_req *preq, struct frame_req *ret_frame,
-    uint8_t buf[FRAME_BODY_MAX]);
+size_t frame_control_put(
+    const struct pool_req *preq, struct frame_req *ret_frame, uint8_t buf[FRAME_BODY_MAX]);
 
 /* The names of a decoded request, with room for NULs. */
 struct frame_names {

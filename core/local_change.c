@@ -53,7 +53,8 @@ static int new_region(struct local_pool *lp, struct pool_req *req, struct region
 		}
 	}
 	if (rc) {
-		log_error("pool \"%s\": cannot create region \"%s\": %s", lp->pool.name, req->name, err.text);
+		log_error("pool \"%s\": cannot create region \"%s\": %s", lp->pool.name, req->name,
+		    err.text);
 		return rc == -EMFILE || rc == -ENFILE ? -ENOSPC : rc;
 	}
 	rc = local_remember(lp, req->name, &attr);
@@ -72,14 +73,15 @@ static int new_region(struct local_pool *lp, struct pool_req *req, struct region
 }
 
 /* Gives a CREATE its answer; mu held. */
-static int create_answer_locked(struct local_pool *lp, struct pool_req *req, struct region *region,
-    bool created)
+static int create_answer_locked(
+    struct local_pool *lp, struct pool_req *req, struct region *region, bool created)
 {
 	struct region_handle *rh;
 
 	if (!(req->flags & POOL_NO_OPEN)) {
-		rh = region_handle_create(region, req->session, req->flags & (POOL_READ | POOL_WRITE),
-		    req->number, lp->pool.size_max, created, lp->stats);
+		rh = region_handle_create(region, req->session,
+		    req->flags & (POOL_READ | POOL_WRITE), req->number, lp->pool.size_max, created,
+		    lp->stats);
 		if (!rh)
 			return -ENOMEM;
 		region->handles++;
@@ -153,8 +155,8 @@ static int do_remove(struct local_pool *lp, struct pool_req *req)
 }
 
 /* Whether `region` may get a new name, in place of `other` (NULL: nobody has it). */
-static int check_rename_locked(const struct pool_req *req, const struct region *region,
-    const struct region *other)
+static int check_rename_locked(
+    const struct pool_req *req, const struct region *region, const struct region *other)
 {
 	if (!region)
 		return -ENOENT;

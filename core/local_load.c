@@ -71,8 +71,8 @@ static void load_orphan(void *ctx, uint64_t id)
 
 	if (region_table_find_id(&lp->table, id))
 		return;
-	log_info("pool \"%s\": deleting the bytes of region %llu, which was removed before", lp->pool.name,
-	    (unsigned long long)id);
+	log_info("pool \"%s\": deleting the bytes of region %llu, which was removed before",
+	    lp->pool.name, (unsigned long long)id);
 	lp->backend->ops->region_remove(lp->backend, id, NULL);
 }
 
@@ -103,7 +103,8 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 	struct store_stat stat = {0};
 	struct store *store;
 	struct region *region;
-	int rc = lp->backend->ops->region_open(lp->backend, attr.id, !lp->backend->persistent, &store, err);
+	int rc = lp->backend->ops->region_open(
+	    lp->backend, attr.id, !lp->backend->persistent, &store, err);
 
 	if (rc)
 		return rc;
@@ -179,7 +180,8 @@ int local_pool_create(const struct local_pool_conf *conf, struct workers *worker
 	rc = backend_open(conf->uri, conf->single != NULL, workers, &lp->backend, err);
 	if (rc)
 		goto fail;
-	lp->pool.size_max = lp->backend->quota.limit < INT64_MAX ? lp->backend->quota.limit : INT64_MAX;
+	lp->pool.size_max =
+	    lp->backend->quota.limit < INT64_MAX ? lp->backend->quota.limit : INT64_MAX;
 	if (conf->single) {
 		rc = load_single(lp, conf, err);
 	} else if (lp->backend->persistent) {

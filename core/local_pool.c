@@ -37,15 +37,16 @@ struct region_free {
 
 static void region_free_run(struct work *work)
 {
-	struct region_free *rf = (struct region_free *)((char *)work - offsetof(struct region_free, work));
+	struct region_free *rf =
+	    (struct region_free *)((char *)work - offsetof(struct region_free, work));
 	struct local_pool *lp = rf->lp;
 	uint64_t id = rf->region->id;
 	struct err err = {0};
 
 	region_destroy(rf->region);
 	if (lp->backend->ops->region_remove(lp->backend, id, &err))
-		log_error("pool \"%s\": cannot delete the bytes of a removed region: %s", lp->pool.name,
-		    err.text);
+		log_error("pool \"%s\": cannot delete the bytes of a removed region: %s",
+		    lp->pool.name, err.text);
 	free(rf);
 	pthread_mutex_lock(&lp->mu);
 	lp->frees--;
@@ -119,7 +120,8 @@ static int do_lookup(struct local_pool *lp, struct pool_req *req)
 	struct region *region;
 
 	pthread_mutex_lock(&lp->mu);
-	region = req->op == POOL_LOOKUP ? region_table_find_name(&lp->table, req->name) : region_table_find_id(&lp->table, req->id);
+	region = req->op == POOL_LOOKUP ? region_table_find_name(&lp->table, req->name)
+					: region_table_find_id(&lp->table, req->id);
 	if (!region && req->op == POOL_GETATTR && req->handle)
 		region = ((struct region_handle *)req->handle)->region;
 	if (region)
@@ -139,7 +141,8 @@ static int do_list(struct local_pool *lp, struct pool_req *req)
 	pthread_mutex_lock(&lp->mu);
 	for (size_t i = region_table_index(&lp->table, req->cookie + 1); i < lp->table.count; i++) {
 		struct region *region = lp->table.by_id[i];
-		struct pool_dirent ent = {.next_cookie = region->id, .name_len = (uint32_t)strlen(region->name)};
+		struct pool_dirent ent = {
+		    .next_cookie = region->id, .name_len = (uint32_t)strlen(region->name)};
 		size_t len = sizeof(ent) + ((ent.name_len + 7u) & ~7u);
 
 		if (used + len > req->len) {
@@ -326,7 +329,8 @@ static void resize_done(struct store_req *sreq, int err)
 }
 
 /* Whether SETATTR may change the size; takes a reference on success. */
-static int check_resize(struct local_pool *lp, const struct pool_req *req, struct region **ret_region)
+static int check_resize(
+    struct local_pool *lp, const struct pool_req *req, struct region **ret_region)
 {
 	struct region_handle *rh = (struct region_handle *)req->handle;
 	struct region *region;

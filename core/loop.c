@@ -30,6 +30,7 @@
 
 enum {
 	EVENTS_MAX = 64,
+	LOOP_TIMERS_START = 1024, /* room from the start: setting a timer is part of the data path */
 	CREDIT_MAX = 64,
 	CREDIT_GAIN = 4, /* for a gap that polling bridges; one that it does not costs 1 */
 	YIELD_BUSY_NS = 4000, /* a sched_yield that takes longer has let somebody else run */
@@ -106,7 +107,7 @@ int loop_create(const struct loop_conf *conf, struct loop **ret_loop, struct err
 		err_sys(err, rc, "cannot make an event loop");
 		goto fail;
 	}
-	loop->timer_room = 64;
+	loop->timer_room = LOOP_TIMERS_START;
 	loop->timers = calloc(loop->timer_room, sizeof(loop->timers[0]));
 	if (!loop->timers) {
 		rc = err_set(err, -ENOMEM, "out of memory for an event loop");

@@ -61,7 +61,8 @@ enum pool_flag {
 	POOL_EXCLUSIVE = 8, /* CREATE: -EEXIST if the name exists */
 	POOL_NOREPLACE = 16, /* RENAME: -EEXIST if new_name exists */
 	POOL_EXCHANGE = 32, /* RENAME: the two names swap their regions */
-	POOL_PIN = 64, /* OPEN: while this handle is open nobody removes, renames, replaces or resizes
+	POOL_PIN =
+	    64, /* OPEN: while this handle is open nobody removes, renames, replaces or resizes
 			  the region, and no other session opens it for writing (-EBUSY): a loop device or
 			  swap uses it */
 	POOL_XATTR_CREATE = 128, /* SETXATTR: -EEXIST if it exists */
@@ -125,7 +126,8 @@ struct pool_req {
 	uint64_t id;
 	const char *name; /* NUL-terminated region or xattr name */
 	const char *new_name;
-	struct handle *handle; /* CLOSE: takes it; SETATTR: with it, what it was opened for is allowed */
+	struct handle
+	    *handle; /* CLOSE: takes it; SETATTR: with it, what it was opened for is allowed */
 	uint32_t number; /* OPEN, CREATE: handle->number wanted */
 	uint64_t version; /* OPEN: what the opener has cached; 0: nothing */
 	uint64_t cookie; /* LIST: 0 to begin */

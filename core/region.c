@@ -125,8 +125,7 @@ bool region_unchanged(const struct region *region, uint64_t session, uint64_t ve
 		return false;
 	if (version == now)
 		return true;
-	return atomic_load(&region->writer) == session &&
-	    version + 1 >= atomic_load(&region->base);
+	return atomic_load(&region->writer) == session && version + 1 >= atomic_load(&region->base);
 }
 
 struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,
@@ -198,7 +197,8 @@ static void change_done(struct store_req *req, int err)
 	uint64_t end = req->off + req->len;
 
 	region_touch(rh->region, rh->session);
-	if (err == 0 && grows(req) && end > atomic_load_explicit(&rh->region->size, memory_order_relaxed))
+	if (err == 0 && grows(req) &&
+	    end > atomic_load_explicit(&rh->region->size, memory_order_relaxed))
 		extend(rh->region, end);
 	store_complete(req, err);
 }
@@ -220,7 +220,8 @@ static void handle_submit(struct store *store, struct store_req *req)
 static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 {
 	struct region_handle *rh = (struct region_handle *)store;
-	void *lent = check_access(rh, STORE_WRITE) ? NULL : store_lower_lend(rh->region->store, off, len);
+	void *lent =
+	    check_access(rh, STORE_WRITE) ? NULL : store_lower_lend(rh->region->store, off, len);
 
 	/* The bytes change from now on. */
 	if (lent)
@@ -279,8 +280,8 @@ static void xattr_unlink(struct region *region, struct region_xattr *victim)
 	free(victim);
 }
 
-int region_xattr_set(struct region *region, const char *name, const void *value, size_t len,
-    unsigned flags)
+int region_xattr_set(
+    struct region *region, const char *name, const void *value, size_t len, unsigned flags)
 {
 	struct region_xattr *old = region_xattr_find(region, name), *fresh;
 	size_t freed = old ? strlen(old->name) + 1 + old->len : 0;

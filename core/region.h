@@ -82,7 +82,7 @@ int64_t region_now_ns(void);
 /* 0 and *ret_old the attribute or NULL; mu held. */
 struct region_xattr *region_xattr_find(struct region *region, const char *name);
 /* value NULL: removes it.  0, -ENODATA, -EEXIST, -ENOSPC (64 KiB for all of a region), -ENOMEM. */
-int region_xattr_set(struct region *region, const char *name, const void *value, size_t len,
-    unsigned flags);
+int region_xattr_set(
+    struct region *region, const char *name, const void *value, size_t len, unsigned flags);
 
 #endif

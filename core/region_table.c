@@ -91,7 +91,8 @@ void region_table_insert(struct region_table *table, struct region *region)
 {
 	size_t i = region_table_index(table, region->id);
 
-	memmove(table->by_id + i + 1, table->by_id + i, (table->count - i) * sizeof(table->by_id[0]));
+	memmove(
+	    table->by_id + i + 1, table->by_id + i, (table->count - i) * sizeof(table->by_id[0]));
 	table->by_id[i] = region;
 	table->count++;
 	name_link(table, region);
@@ -102,7 +103,8 @@ void region_table_remove(struct region_table *table, struct region *region)
 	size_t i = region_table_index(table, region->id);
 
 	table->count--;
-	memmove(table->by_id + i, table->by_id + i + 1, (table->count - i) * sizeof(table->by_id[0]));
+	memmove(
+	    table->by_id + i, table->by_id + i + 1, (table->count - i) * sizeof(table->by_id[0]));
 	name_unlink(table, region);
 	free(region->name);
 	region->name = NULL;

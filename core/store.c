@@ -75,7 +75,7 @@ void store_submit(struct store *store, struct store_req *req)
 {
 	assert(req->done && !req->store);
 	check_range(store, req);
-	req->store = store;
+	req->store = req->at = store;
 	req->depth = 0;
 	req->next = NULL;
 	req->ret_lent = false;
@@ -89,6 +89,7 @@ void store_forward(struct store *lower, struct store_req *req)
 {
 	assert(req->store);
 	check_range(lower, req);
+	req->at = lower;
 	lower->ops->submit(lower, req);
 }
 

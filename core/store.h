@@ -59,9 +59,11 @@ enum store_op {
 enum store_flag {
 	STORE_FUA = 1, /* WRITE, ZERO: stable before done */
 	STORE_BACKGROUND = 2, /* nobody waits for this: serve others first */
-	STORE_KEEP = 4, /* ZERO: blocks that are allocated stay reserved; ALLOC through a region's handle:
+	STORE_KEEP =
+	    4, /* ZERO: blocks that are allocated stay reserved; ALLOC through a region's handle:
 			   the region does not become longer */
-	STORE_LEND = 8, /* READ: instead of filling buf the store may point buf at memory of its own, see
+	STORE_LEND =
+	    8, /* READ: instead of filling buf the store may point buf at memory of its own, see
 			   ret_lent; or at store_zeros, for ever valid, when the whole range is a hole */
 };
 
@@ -85,13 +87,15 @@ struct store_req {
 	unsigned flags; /* of enum store_flag */
 	uint64_t off; /* bytes */
 	uint64_t len; /* bytes; READ and WRITE at most store->max_len */
-	void *buf; /* READ: at least len bytes (with STORE_LEND too); WRITE: len bytes, not changed */
+	void *
+	    buf; /* READ: at least len bytes (with STORE_LEND too); WRITE: len bytes, not changed */
 	struct extent *extents; /* EXTENTS: room for extents_max ≥ 1 answers */
 	unsigned extents_max;
 	store_done_fn *done;
 
 	/* Results, valid in done when err is 0. */
-	bool ret_lent; /* READ with STORE_LEND: buf is the store's memory: whoever is done with it calls
+	bool
+	    ret_lent; /* READ with STORE_LEND: buf is the store's memory: whoever is done with it calls
 			  store_unlend (its contents may change until then, as on any disk) */
 	unsigned ret_extents; /* EXTENTS: how many, ≥ 1: contiguous from off, neighbours differ in
 				 flags; they may end before off+len if the room was too small */
@@ -100,6 +104,7 @@ struct store_req {
 	struct store_req *next; /* its queue */
 	uint64_t start_ns; /* when store_submit took it */
 	struct store *store; /* whom store_submit was given; NULL when not in flight */
+	struct store *at; /* who has it now: store, or one below it (store_forward) */
 	struct {
 		store_done_fn *done;
 		void *ctx;

@@ -69,11 +69,13 @@ static void send_welcome(struct peer_conn *pc, bool resumed)
 	memcpy(welcome.pool_uuid, local_pool_uuid(pc->pool), 16);
 	pc->state = UP;
 	pc->current = NULL;
-	peer_req_answer(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer, frame_welcome_put(pc->answer, &welcome));
+	peer_req_answer(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer,
+	    frame_welcome_put(pc->answer, &welcome));
 }
 
 /* Which session a HELLO is for; 0, or an error and its text for the client. */
-static int check_hello(struct peer_conn *pc, const struct frame_hello *hello, char text[FRAME_TEXT_MAX])
+static int check_hello(
+    struct peer_conn *pc, const struct frame_hello *hello, char text[FRAME_TEXT_MAX])
 {
 	char names[FRAME_TEXT_MAX / 2];
 
@@ -87,7 +89,8 @@ static int check_hello(struct peer_conn *pc, const struct frame_hello *hello, ch
 	pc->pool = server_pool(pc->sl->server, hello->pool);
 	if (!pc->pool) {
 		server_pool_names(pc->sl->server, names, sizeof(names));
-		snprintf(text, FRAME_TEXT_MAX, "pool \"%s\": no such pool (it offers: %s)", hello->pool, names);
+		snprintf(text, FRAME_TEXT_MAX, "pool \"%s\": no such pool (it offers: %s)",
+		    hello->pool, names);
 		return -ENOENT;
 	}
 	return 0;
@@ -122,7 +125,8 @@ static int do_hello(struct peer_req *req)
 	if (rc == 0) {
 		pc->current = req; /* the welcome's memory; it may have to wait */
 		pc->state = WAITING;
-		rc = session_admit(server_sessions(pc->sl->server), &hello, pc->pool, pc, &pc->session, &how);
+		rc = session_admit(
+		    server_sessions(pc->sl->server), &hello, pc->pool, pc, &pc->session, &how);
 		if (rc == 0) {
 			log_debug("client %s: pool \"%s\"", pc->address, hello.pool);
 			if (how != SESSION_WAIT)
@@ -263,19 +267,22 @@ static bool finish_gone(struct peer_conn *pc)
 
 static void displace_run(struct loop_task *task)
 {
-	struct peer_conn *pc = (struct peer_conn *)((char *)task - offsetof(struct peer_conn, displace));
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)task - offsetof(struct peer_conn, displace));
 
 	if (finish_gone(pc))
 		return;
 	if (pc->state != CLOSING)
-		log_info("client %s: its session goes on over another connection: this one is closed",
+		log_info(
+		    "client %s: its session goes on over another connection: this one is closed",
 		    pc->address);
 	peer_conn_close(pc);
 }
 
 static void admit_run(struct loop_task *task)
 {
-	struct peer_conn *pc = (struct peer_conn *)((char *)task - offsetof(struct peer_conn, admit));
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)task - offsetof(struct peer_conn, admit));
 
 	if (!finish_gone(pc) && pc->state == WAITING)
 		send_welcome(pc, pc->session->used);
@@ -323,7 +330,8 @@ int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct 
 
 static void ping_sent(struct conn_out *out, int err)
 {
-	struct peer_conn *pc = (struct peer_conn *)((char *)out - offsetof(struct peer_conn, ping_out));
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)out - offsetof(struct peer_conn, ping_out));
 
 	pc->pinging = false;
 }
@@ -362,7 +370,8 @@ static bool stalled(struct peer_conn *pc, uint64_t now_ns)
 	in = now_ns > pc->in_ns + limit_s * 1000000000ull;
 	if (out || in)
 		log_warn("client %s: %s for %u s%s: connection closed", pc->address,
-		    out ? "takes no replies" : "sends no data", limit_s, others_wait ? " while others wait" : "");
+		    out ? "takes no replies" : "sends no data", limit_s,
+		    others_wait ? " while others wait" : "");
 	return out || in;
 }
 
@@ -373,7 +382,8 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 		if (!pc->conn)
 			continue;
 		if (pc->state == GREETING && now_ns > pc->start_ns + HELLO_S * 1000000000ull) {
-			log_info("client %s: no HELLO within %d s: connection closed", pc->address, HELLO_S);
+			log_info("client %s: no HELLO within %d s: connection closed", pc->address,
+			    HELLO_S);
 			peer_conn_close(pc);
 			continue;
 		}

@@ -106,7 +106,7 @@ int peer_op_data(struct peer_req *req)
 		return 0;
 	}
 	outside = frame->op != FRAME_FLUSH &&
-	    (frame->off > handle->store.size || frame->len > handle->store.size - frame->off);
+		  (frame->off > handle->store.size || frame->len > handle->store.size - frame->off);
 	if (outside && (frame->op == FRAME_WRITE || frame->op == FRAME_ALLOC)) {
 		peer_req_answer(req, -ENOSPC, 0, NULL, 0);
 		return 0;
@@ -254,7 +254,8 @@ int peer_op_control(struct peer_req *req)
 
 	if (answer_again(req))
 		return 0;
-	rc = frame_control_get(&req->frame, buf, &req->preq, (struct frame_names *)(buf + AREA_NAMES));
+	rc = frame_control_get(
+	    &req->frame, buf, &req->preq, (struct frame_names *)(buf + AREA_NAMES));
 	if (rc == -EPROTO)
 		return peer_conn_bad_frame(req->pc, "malformed body");
 	if (rc == 0) {

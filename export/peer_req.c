@@ -150,7 +150,8 @@ static struct store *lender_for(const struct peer_conn *pc)
 	if (frame->op != FRAME_WRITE || frame->payload <= SERVER_SMALL)
 		return NULL;
 	handle = session_handle(pc->session, frame->handle);
-	if (!handle || frame->off > handle->store.size || frame->len > handle->store.size - frame->off)
+	if (!handle || frame->off > handle->store.size ||
+	    frame->len > handle->store.size - frame->off)
 		return NULL;
 	return &handle->store;
 }
@@ -166,7 +167,8 @@ struct peer_req *peer_req_get(struct peer_conn *pc)
 	if (pc->in_flight >= sl->free_req_count) /* as with buffers (buffer_get) */
 		return NULL;
 	req->lender = lender_for(pc);
-	req->lent = req->lender ? store_lend(req->lender, pc->frame.off, (uint32_t)pc->frame.len) : NULL;
+	req->lent =
+	    req->lender ? store_lend(req->lender, pc->frame.off, (uint32_t)pc->frame.len) : NULL;
 	if (!req->lent)
 		req->lender = NULL;
 	bufs = req->lent ? NULL : bufs_for(sl, &pc->frame);

@@ -76,8 +76,8 @@ void server_pool_names(struct server *server, char *buf, size_t room)
 
 	*buf = 0;
 	for (unsigned i = 0; i < server->pool_count && used < room; i++)
-		used += (size_t)snprintf(buf + used, room - used, "%s%s", i ? ", " : "",
-		    server->pools[i]->name);
+		used += (size_t)snprintf(
+		    buf + used, room - used, "%s%s", i ? ", " : "", server->pools[i]->name);
 }
 
 struct sessions *server_sessions(struct server *server)
@@ -125,7 +125,8 @@ static void listen_again(struct server *server)
 
 static void tick(struct loop_timer *timer)
 {
-	struct server_loop *sl = (struct server_loop *)((char *)timer - offsetof(struct server_loop, tick));
+	struct server_loop *sl =
+	    (struct server_loop *)((char *)timer - offsetof(struct server_loop, tick));
 	uint64_t now = loop_now_ns();
 
 	peer_conns_tick(sl, now);
@@ -167,7 +168,8 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 		struct sockaddr_storage sa = {0};
 		socklen_t len = sizeof(sa);
 		struct arrival *arrival;
-		int fd = accept4(lfd->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd =
+		    accept4(lfd->fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd < 0) {
 			if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR)
@@ -178,7 +180,8 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 			loop_fd_set(lfd, 0);
 			return;
 		}
-		arrival = server->connections < CONNECTIONS_MAX ? calloc(1, sizeof(*arrival)) : NULL;
+		arrival =
+		    server->connections < CONNECTIONS_MAX ? calloc(1, sizeof(*arrival)) : NULL;
 		if (!arrival) {
 			if (log_allowed(&server->accept_limit))
 				log_error("too many connections: one was refused");
@@ -231,7 +234,8 @@ static void *loop_main(void *arg)
 /* While draining: looks every 50 ms whether the last connection is gone. */
 static void drain_check(struct loop_timer *timer)
 {
-	struct loop_thread *lt = (struct loop_thread *)((char *)timer - offsetof(struct loop_thread, drain_timer));
+	struct loop_thread *lt =
+	    (struct loop_thread *)((char *)timer - offsetof(struct loop_thread, drain_timer));
 	static const unsigned tries = DRAIN_S * 20;
 
 	if (lt->sl.conns && lt->sl.drain_checks++ < tries) {
@@ -245,7 +249,8 @@ static void drain_check(struct loop_timer *timer)
 
 static void drain(struct loop_task *task)
 {
-	struct loop_thread *lt = (struct loop_thread *)((char *)task - offsetof(struct loop_thread, drain));
+	struct loop_thread *lt =
+	    (struct loop_thread *)((char *)task - offsetof(struct loop_thread, drain));
 	struct server *server = lt->sl.server;
 
 	if (lt->sl.index == 0) {
@@ -319,7 +324,8 @@ int server_create(const struct server_conf *conf, struct server **ret_server, st
 	server->pool_count = conf->pool_count;
 	server->loop_count = conf->threads < LOOPS_MAX ? conf->threads : LOOPS_MAX;
 	if (getrandom(server->instance, 16, 0) != 16 || read_boot(server->boot))
-		rc = err_set(err, -EIO, "cannot read random numbers or /proc/sys/kernel/random/boot_id");
+		rc = err_set(
+		    err, -EIO, "cannot read random numbers or /proc/sys/kernel/random/boot_id");
 	for (unsigned i = 0; i < server->loop_count && rc == 0; i++)
 		rc = loop_init(server, i, conf->spin_us, err);
 	if (rc) {

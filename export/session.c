@@ -176,8 +176,8 @@ static void unlink_locked(struct sessions *sessions, struct session *session)
 	sessions->count--;
 }
 
-void session_detach(struct sessions *sessions, struct session *session, struct peer_conn *conn,
-    bool end)
+void session_detach(
+    struct sessions *sessions, struct session *session, struct peer_conn *conn, bool end)
 {
 	pthread_mutex_lock(&sessions->mu);
 	if (session->successor == conn) {

@@ -24,7 +24,8 @@ struct sessions;
 struct peer_conn;
 
 enum {
-	SESSION_RESULTS = 64, /* a client has no more control requests in flight (docs/PROTOCOL.md) */
+	SESSION_RESULTS =
+	    64, /* a client has no more control requests in flight (docs/PROTOCOL.md) */
 	SESSION_KEEP_S = 60, /* without a connection */
 	SESSIONS_MAX = 16384,
 };
@@ -76,8 +77,8 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 
 /* The connection has ended and none of its requests is in flight.  end: the client said BYE: the session
  * ends, too.  Also for a connection that was still waiting. */
-void session_detach(struct sessions *sessions, struct session *session, struct peer_conn *conn,
-    bool end);
+void session_detach(
+    struct sessions *sessions, struct session *session, struct peer_conn *conn, bool end);
 
 /* Ends sessions that were without a connection for SESSION_KEEP_S. */
 void sessions_expire(struct sessions *sessions, uint64_t now_ns);

@@ -38,7 +38,7 @@ step "what answers is no donor, or none at all"
 "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$(e2e_port)" --control "$T/proxy" </dev/null >"$T/proxy.log" 2>&1 &
 guard_add pid $!
 eventually 5 "the proxy's control socket" test -S "$T/proxy"
-cannot 32 "is it a remramd?" "$REMRAM" mount "127.0.0.1:$port:/ram" "$M"
+cannot 32 "127.0.0.1:$port: " "$REMRAM" mount "127.0.0.1:$port:/ram" "$M"
 run "$TOOLS/ask" "$T/proxy" blackhole >/dev/null
 nbd_port=$(e2e_port)
 nbdkit -f -i 127.0.0.1 -p "$nbd_port" memory 1M </dev/null >"$T/nbdkit.log" 2>&1 &

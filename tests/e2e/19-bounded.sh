@@ -29,8 +29,9 @@ descriptors() {
 }
 
 step "large and many requests: the client's memory stays below 64 MiB"
-fds=$(descriptors "$pid")
-donor_fds=$(descriptors "$DONOR_PID")
+# Both are used by what eval runs below.
+# shellcheck disable=SC2034
+fds=$(descriptors "$pid") donor_fds=$(descriptors "$DONOR_PID")
 for how in "--rw=write --bs=1m --iodepth=64" "--rw=read --bs=1m --iodepth=64" "--rw=randwrite --bs=4k --iodepth=256" \
 	"--rw=randread --bs=64k --iodepth=256"; do
 	# shellcheck disable=SC2086

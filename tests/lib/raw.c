@@ -104,7 +104,8 @@ int raw_ask(struct raw *raw, struct frame_req frame, const void *body, size_t le
 	uint64_t id = raw_send(raw, frame, body, len);
 
 	do /* the donor may say unasked that it is alive */
-		ck_assert_msg(raw_recv(raw), "%s: the connection was ended", frame_op_name(frame.op));
+		ck_assert_msg(
+		    raw_recv(raw), "%s: the connection was ended", frame_op_name(frame.op));
 	while (raw->rep.id == FRAME_ID_PING && id != FRAME_ID_PING);
 	ck_assert_uint_eq(raw->rep.id, id);
 	ck_assert_uint_eq(raw->rep.op, frame.op);

@@ -17,7 +17,8 @@
 
 enum { PAGE_MAX = 1 << 20 };
 
-#define MARK_BEGIN ".\\\" The list below is made from the program's table (tests/unit/man_pages.c).\n"
+#define MARK_BEGIN \
+	".\\\" The list below is made from the program's table (tests/unit/man_pages.c).\n"
 #define MARK_END ".\\\" End of the list.\n"
 
 static void print_mount(FILE *out)
@@ -56,8 +57,8 @@ static char *read_page(const char *path)
 	return text;
 }
 
-static void write_page(const char *path, const char *head, size_t head_len, const char *list,
-    const char *tail)
+static void write_page(
+    const char *path, const char *head, size_t head_len, const char *list, const char *tail)
 {
 	FILE *out = fopen(path, "w");
 

@@ -71,8 +71,8 @@ START_TEST(others_stay)
 {
 	write_file(OTHER_1 OTHER_2);
 	ck_assert_int_eq(utab_add("donor:/ram", "/mnt/remote"), 0);
-	expect_file(OTHER_1 OTHER_2
-	    "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
+	expect_file(
+	    OTHER_1 OTHER_2 "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
 	ck_assert_int_eq(utab_remove("donor:/ram", "/mnt/remote"), 0);
 	expect_file(OTHER_1 OTHER_2);
 	ck_assert_int_eq(utab_remove("donor:/ram", "/mnt/a"), 0);
@@ -86,11 +86,11 @@ END_TEST
 START_TEST(all_of_a_mount_go)
 {
 	write_file("SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=_netdev\n" OTHER_1
-	           "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
+		   "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
 	ck_assert_int_eq(utab_add("donor:/ram", "/mnt/remote"), 0);
 	expect_file(OTHER_1 "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
 	write_file("SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=_netdev\n" OTHER_1
-	           "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
+		   "SRC=donor:/ram TARGET=/mnt/remote ROOT=/ OPTS=uhelper=fuse.remram\n");
 	ck_assert_int_eq(utab_remove("donor:/ram", "/mnt/remote"), 0);
 	expect_file(OTHER_1);
 }
