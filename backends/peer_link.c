@@ -218,6 +218,9 @@ static int link_header(struct conn *conn, const uint8_t *header, void **ret_buf,
 			log_error("%s: bad reply: %s", peer->address, why);
 		return -EPROTO;
 	}
+	/* Before the welcome requests are not this connection's: they may end, and their buffers with them. */
+	if (peer->state == LINK_GREETING && peer->rep.op != FRAME_HELLO)
+		return -EPROTO;
 	*ret_len = peer->rep.payload;
 	if (peer->rep.payload == 0)
 		return 0;
@@ -414,8 +417,8 @@ static void soft_expired(struct loop_timer *timer)
 {
 	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, soft_timer));
 
-	log_error("%s: away for %llu s: requests fail from now on, until it is back (option soft)",
-	    peer->address, (unsigned long long)(peer->timeo_ns / 1000000000));
+	log_error("%s: away for %.1f s: requests fail from now on, until it is back (option soft)",
+	    peer->address, (double)peer->timeo_ns / 1e9);
 	peer->soft_expired = true;
 	peer_req_fail_all(peer, -EIO);
 }

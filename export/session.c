@@ -142,8 +142,7 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 	session = find_locked(sessions, hello->session);
 	if (!session)
 		dead = take_locked(sessions, is_predecessor, hello);
-	/* Until it has used the session a client may not have seen its welcome, and thinks it new. */
-	*ret_how = session && session->used ? SESSION_RESUMED : SESSION_NEW;
+	*ret_how = SESSION_NEW;
 	if (!session)
 		rc = admit_new_locked(sessions, hello, pool, &session);
 	else if (session->pool != pool)
@@ -158,6 +157,10 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 			session->successor = conn;
 			peer_conn_displace(session->conn);
 		} else {
+			/* Until it has used the session a client may not have seen its welcome, and
+			 * thinks it new. */
+			if (session->used)
+				*ret_how = SESSION_RESUMED;
 			session->conn = conn;
 		}
 	}
