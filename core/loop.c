@@ -30,7 +30,8 @@
 
 enum {
 	EVENTS_MAX = 64,
-	LOOP_TIMERS_START = 1024, /* room from the start: setting a timer is part of the data path */
+	LOOP_TIMERS_START =
+	    1024, /* room from the start: setting a timer is part of the data path */
 	CREDIT_MAX = 64,
 	CREDIT_GAIN = 4, /* for a gap that polling bridges; one that it does not costs 1 */
 	YIELD_BUSY_NS = 40000, /* a sched_yield that takes longer has let somebody else run */
