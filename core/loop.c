@@ -127,6 +127,9 @@ void loop_destroy(struct loop *loop)
 		return;
 	loop_fd_del(&loop->wake);
 	assert(loop->watches == 0);
+	/* Whoever posted last has left when the lock is free. */
+	pthread_mutex_lock(&loop->mu);
+	pthread_mutex_unlock(&loop->mu);
 	if (loop->wake.fd >= 0)
 		close(loop->wake.fd);
 	if (loop->epfd >= 0)
@@ -252,9 +255,10 @@ void loop_post(struct loop *loop, struct loop_task *task)
 	*loop->posted_tail = task;
 	loop->posted_tail = &task->next;
 	atomic_store(&loop->posted_any, true);
-	pthread_mutex_unlock(&loop->mu);
+	/* Under the lock: once the task has run, the loop may be destroyed (loop_destroy takes it, too). */
 	if (atomic_load(&loop->sleeping))
 		(void)!write(loop->wake.fd, &(uint64_t){1}, sizeof(uint64_t));
+	pthread_mutex_unlock(&loop->mu);
 }
 
 void loop_defer(struct loop *loop, struct loop_task *task)
