@@ -523,8 +523,8 @@ int peer_req_reply(struct peer *peer)
 		data_done(peer, slot, err);
 	} else {
 		if (err == -EBUSY)
-			frame_text_get(slot->preq->ret_holder, POOL_HOLDER_MAX, peer->control,
-			    rep->payload);
+			frame_text_get(
+			    slot->preq->ret_holder, POOL_HOLDER_MAX, peer->control, rep->payload);
 		if (err == 0 &&
 		    frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
 			return -EPROTO;

@@ -69,13 +69,12 @@ static const char schema[] =
     " name BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (id, name)) STRICT;";
 
 /* From schema 1; the tables stay STRICT. */
-static const char migration[] =
-    "BEGIN IMMEDIATE;"
-    "ALTER TABLE region ADD COLUMN writer INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE region ADD COLUMN base INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE region ADD COLUMN writing INTEGER NOT NULL DEFAULT 1;"
-    "PRAGMA user_version = 2;"
-    "COMMIT";
+static const char migration[] = "BEGIN IMMEDIATE;"
+				"ALTER TABLE region ADD COLUMN writer INTEGER NOT NULL DEFAULT 0;"
+				"ALTER TABLE region ADD COLUMN base INTEGER NOT NULL DEFAULT 0;"
+				"ALTER TABLE region ADD COLUMN writing INTEGER NOT NULL DEFAULT 1;"
+				"PRAGMA user_version = 2;"
+				"COMMIT";
 
 static const char *const stmt_sql[STMTS] = {
     [STMT_BEGIN] = "BEGIN IMMEDIATE",

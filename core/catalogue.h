@@ -26,7 +26,8 @@ struct catalogue;
 struct catalogue_writer {
 	uint64_t writer; /* as region.writer; 0: not known */
 	uint64_t base; /* as region.base */
-	bool writing; /* it may have written since this was stored, and nobody else has (writer 0: anybody) */
+	bool
+	    writing; /* it may have written since this was stored, and nobody else has (writer 0: anybody) */
 };
 
 /* Opens or creates DIR/POOL.db (DIR is created with mode 0700 if absent; the file has mode 0600).

@@ -53,7 +53,8 @@ struct region_user {
 
 uint64_t lease_writer(const uint8_t identity[POOL_IDENTITY_LEN])
 {
-	uint64_t h = 14695981039346656037u; /* FNV-1a; identities are random or their makers' own affair */
+	uint64_t h =
+	    14695981039346656037u; /* FNV-1a; identities are random or their makers' own affair */
 
 	for (unsigned i = 0; i < POOL_IDENTITY_LEN; i++)
 		h = (h ^ identity[i]) * 1099511628211u;
@@ -153,7 +154,9 @@ bool lease_held(const struct region_handle *rh)
 static int busy(struct pool_req *req, const struct region_user *holder)
 {
 	snprintf(req->ret_holder, sizeof(req->ret_holder), "%s",
-	    !holder ? "" : holder->who ? holder->who->holder : "the donor itself");
+	    !holder       ? ""
+	    : holder->who ? holder->who->holder
+			  : "the donor itself");
 	return -EBUSY;
 }
 
@@ -210,7 +213,8 @@ int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease
 	struct region_user *holder = region->lease.holder;
 	const struct region_user *in_the_way;
 
-	if (region->pins && region->pin_session != req->session && req->flags & (POOL_WRITE | POOL_PIN))
+	if (region->pins && region->pin_session != req->session &&
+	    req->flags & (POOL_WRITE | POOL_PIN))
 		return busy(req, user_find(region, region->pin_session));
 	if (!(req->flags & POOL_WRITE))
 		return 0;

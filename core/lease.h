@@ -41,7 +41,8 @@ struct pool_session {
 	_Atomic uint64_t heard_ns;
 
 	/* Protected by the pool's mu. */
-	struct region_user *users; /* regions that it has open; those with a notice out come first */
+	struct region_user
+	    *users; /* regions that it has open; those with a notice out come first */
 	struct region_user *notices, *last_notice; /* those that a notice is to be sent for */
 };
 

@@ -33,8 +33,8 @@ int local_remember(struct local_pool *lp, struct region *region, const char *nam
 
 /* What the catalogue would be told of a region; mu held.  The name (NULL: it has none, or no memory is left)
  * is the caller's to free. */
-static char *describe_locked(struct region *region, struct region_attr *ret_attr,
-    struct catalogue_writer *ret_writer)
+static char *describe_locked(
+    struct region *region, struct region_attr *ret_attr, struct catalogue_writer *ret_writer)
 {
 	region_get_attr(region, atomic_load(&region->writer), ret_attr);
 	lease_writer_now(region, ret_writer);

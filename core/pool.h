@@ -87,7 +87,8 @@ enum pool_flag {
 	POOL_XATTR_REPLACE = 256, /* SETXATTR: -ENODATA if it does not */
 	POOL_NO_OPEN = 512, /* CREATE: no handle wanted (mknod) */
 	POOL_SHARED = 1024, /* OPEN, CREATE: writes beside other such writers, without the lease */
-	POOL_REOPEN = 2048, /* OPEN: the handle was open before, at a donor that has forgotten it: -ENOLCK if
+	POOL_REOPEN =
+	    2048, /* OPEN: the handle was open before, at a donor that has forgotten it: -ENOLCK if
 			       another session has changed the bytes since `version` */
 };
 

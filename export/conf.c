@@ -316,8 +316,9 @@ const struct opt remramd_options[] = {
 	.def = "30s",
 	.min = 1000,
 	.max = 3600 * 1000,
-	.help = "how long a client that is not heard of stays the only one that may write to what it "
-		"has open for writing",
+	.help =
+	    "how long a client that is not heard of stays the only one that may write to what it "
+	    "has open for writing",
 	OPT_AT(struct remramd_conf, lease_ms)},
     {.name = "log",
 	.type = OPT_ENUM,

@@ -155,8 +155,7 @@ static void noticed(struct pool_session *ps)
 static const struct pool_session_ops session_ops = {.displace = displace, .noticed = noticed};
 
 /* Who it is, for others: "db1, process 123, /mnt/remote (192.0.2.7)". */
-static void init_ps(
-    struct pool_session *ps, const struct frame_hello *hello, const char *address)
+static void init_ps(struct pool_session *ps, const struct frame_hello *hello, const char *address)
 {
 	const char *port = strrchr(address, ':');
 

@@ -78,8 +78,8 @@ struct fs_open_region {
 	bool lease_lost; /* to another client: those that write no longer can */
 };
 
-void fs_for_each_open(const struct fs *fs,
-    void (*region)(void *ctx, const struct fs_open_region *open), void *ctx);
+void fs_for_each_open(
+    const struct fs *fs, void (*region)(void *ctx, const struct fs_open_region *open), void *ctx);
 
 /* The last time that somebody else's lease or pin was in the way. */
 struct fs_refusal {

@@ -143,16 +143,16 @@ bool fs_ask_again(struct fs_req *req, int err)
 		return false;
 	}
 	req->again.expired = ask;
-	loop_timer_set(
-	    fs->loop, &req->again, loop_now_ns() + ((uint64_t)TRY_NS << req->tries++));
+	loop_timer_set(fs->loop, &req->again, loop_now_ns() + ((uint64_t)TRY_NS << req->tries++));
 	return true;
 }
 
 void fs_lease_lost(struct fs *fs, struct fs_node *node)
 {
 	if (!node->lease_lost && log_allowed(&fs->lost_limit))
-		log_error("region \"%s\": its lease was lost to another client: what is written through "
-			  "files that are open here fails until they are opened again",
+		log_error(
+		    "region \"%s\": its lease was lost to another client: what is written through "
+		    "files that are open here fails until they are opened again",
 		    node->name ? node->name : "");
 	node->lease_lost = true;
 }
