@@ -13,7 +13,7 @@
  *   2. slot->sending is true while the connection's queue points at the request's memory; done never
  *      runs while it is.
  *   3. A handle that is not stale is open at the donor whenever data requests for it are sent: after a
- *      reconnect to a donor that forgot the session, re-opens are sent before replays.
+ *      reconnect to a donor that forgot the session, re-opens are answered before replays are sent.
  *   4. peer->leases counts the handles that are open and write without POOL_SHARED: while it is not 0 the
  *      link sees to it that the donor hears of the session.
  *
@@ -74,7 +74,7 @@ static void slot_sent(struct conn_out *out, int err)
 
 static void slot_send(struct peer *peer, struct peer_slot *slot)
 {
-	if (!link_is_up(peer))
+	if (!link_is_up(peer) || peer->reopens)
 		return;
 	slot->sending = true;
 	slot->out.sent = slot_sent;
@@ -423,7 +423,7 @@ static struct peer_slot *find_slot(struct peer *peer, uint64_t id)
 {
 	struct peer_slot *slot = &peer->slots[id % PEER_SLOTS];
 
-	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending)
+	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending || peer->reopens)
 		return NULL;
 	return slot;
 }
@@ -479,7 +479,7 @@ static void reopen_reply(struct peer *peer, uint32_t number, int err)
 	struct peer_handle *ph = number < peer->handle_room ? peer->handles[number] : NULL;
 	struct region_attr attr;
 
-	if (!ph)
+	if (!ph || !ph->reopening)
 		return;
 	ph->reopening = false;
 	if (err == 0) {
@@ -501,6 +501,8 @@ static void reopen_reply(struct peer *peer, uint32_t number, int err)
 	ph->stale = err == -EACCES ? err : -ESTALE;
 }
 
+static void replay(struct peer *peer);
+
 int peer_req_reply(struct peer *peer)
 {
 	const struct frame_rep *rep = &peer->rep;
@@ -508,8 +510,11 @@ int peer_req_reply(struct peer *peer)
 	struct peer_slot *slot;
 
 	if (rep->id >= PEER_ID_LOOSE(1, 0)) {
-		if (rep->op == FRAME_OPEN)
+		if (rep->op == FRAME_OPEN && peer->reopens) {
 			reopen_reply(peer, rep->id & 0xffff, err);
+			if (--peer->reopens == 0)
+				replay(peer);
+		}
 		return 0;
 	}
 	slot = find_slot(peer, rep->id);
@@ -680,6 +685,8 @@ static void reopen(struct peer *peer, struct peer_handle *ph)
 	ph->reopening = true;
 	if (send_loose(peer, &req))
 		ph->stale = -EIO;
+	else
+		peer->reopens++;
 }
 
 static void close_orphan(struct peer *peer, uint32_t number)
@@ -689,8 +696,34 @@ static void close_orphan(struct peer *peer, uint32_t number)
 	peer->orphans[number] = send_loose(peer, &req) != 0;
 }
 
+/* The donor knows the handles again: everything that was in flight goes out, in order. */
+static void replay(struct peer *peer)
+{
+	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
+		next = slot->next;
+		if (slot->sreq && handle_of(slot->sreq)->stale)
+			data_done(peer, slot, handle_of(slot->sreq)->stale);
+	}
+	for (struct peer_slot *slot = peer->first; slot; slot = slot->next)
+		slot_send(peer, slot);
+	/* Last: the donor remembers a bounded number of results. */
+	for (uint32_t i = 1; i < peer->handle_room; i++)
+		if (!peer->handles[i] && peer->orphans[i])
+			close_orphan(peer, i);
+	start_waiting(peer);
+}
+
 void peer_req_replay(struct peer *peer, bool forgotten)
 {
+	peer->reopens = 0;
+	for (struct peer_slot *slot = peer->first; slot && forgotten; slot = slot->next) {
+		if (!slot->preq)
+			continue;
+		slot->replayed = true;
+		if (slot->preq->op == POOL_CREATE)
+			slot->preq->flags &= ~(unsigned)POOL_EXCLUSIVE;
+		control_encode(slot);
+	}
 	for (uint32_t i = 1; i < peer->handle_room; i++) {
 		struct peer_handle *ph = peer->handles[i];
 
@@ -700,20 +733,8 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 		if (forgotten)
 			peer->orphans[i] = false;
 	}
-	for (struct peer_slot *slot = peer->first; slot; slot = slot->next) {
-		if (slot->preq && forgotten) {
-			slot->replayed = true;
-			if (slot->preq->op == POOL_CREATE)
-				slot->preq->flags &= ~(unsigned)POOL_EXCLUSIVE;
-			control_encode(slot);
-		}
-		slot_send(peer, slot);
-	}
-	/* Last: the donor remembers a bounded number of results. */
-	for (uint32_t i = 1; i < peer->handle_room; i++)
-		if (!peer->handles[i] && peer->orphans[i])
-			close_orphan(peer, i);
-	start_waiting(peer);
+	if (peer->reopens == 0)
+		replay(peer);
 }
 
 /* ---- interrupts ---- */
