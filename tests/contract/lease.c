@@ -270,7 +270,8 @@ START_TEST(half_a_write_never_lands)
 
 	two_clients(pools[_i]);
 	memset(bytes, 'a', sizeof(bytes));
-	ck_assert_int_eq(raw_write(&a, 1, 0, bytes, BIG), 0); /* memory lends only what is allocated */
+	ck_assert_int_eq(
+	    raw_write(&a, 1, 0, bytes, BIG), 0); /* memory lends only what is allocated */
 	frame_req_put(bytes, &frame);
 	ck_assert(raw_bytes(&a, bytes, FRAME_REQ_LEN + BIG / 2));
 	usleep(LEASE_MS * 1000 * 13 / 4);
