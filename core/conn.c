@@ -6,6 +6,7 @@
  * of it and the rest is read straight to where the owner wants it, with what follows going to the
  * stage again in the same call.
  *   states: HEADER (payload_len 0) → header() → PAYLOAD (payload_got < payload_len) → frame() → HEADER
+ *           conn_more() in frame(): → PAYLOAD again
  *           header() == -EAGAIN → paused (EPOLLIN off) → conn_resume → HEADER
  * Sending: a list of struct conn_out; at the end of a round as many as fit in one sendmsg go out;
  * EPOLLOUT is watched only while the socket is full.
@@ -43,6 +44,7 @@ struct conn {
 	bool failed; /* closed() was called */
 
 	/* Receiving. */
+	size_t header_len;
 	uint8_t *stage;
 	size_t in_off, in_len;
 	uint8_t *payload;
@@ -152,7 +154,7 @@ static int parse(struct conn *conn)
 				return rc;
 			continue;
 		}
-		if (conn->in_len < h->header_len)
+		if (conn->in_len < conn->header_len)
 			break;
 		conn->payload_got = 0;
 		rc = h->header(conn, in, (void **)&conn->payload, &conn->payload_len);
@@ -164,8 +166,8 @@ static int parse(struct conn *conn)
 		}
 		if (rc)
 			return rc;
-		conn->in_off += h->header_len;
-		conn->in_len -= h->header_len;
+		conn->in_off += conn->header_len;
+		conn->in_len -= conn->header_len;
 		if (conn->payload_len == 0 && !conn->closing) {
 			rc = h->frame(conn);
 			if (rc)
@@ -359,6 +361,7 @@ int conn_create(struct loop *loop, int fd, const struct conn_handlers *handlers,
 		goto fail;
 	}
 	conn->handlers = handlers;
+	conn->header_len = handlers->header_len;
 	conn->io = &plain_io;
 	conn->owner = owner;
 	conn->loop = loop;
@@ -432,6 +435,18 @@ void conn_resume(struct conn *conn)
 {
 	if (conn->paused)
 		loop_defer(conn->loop, &conn->resume);
+}
+
+void conn_set_header_len(struct conn *conn, size_t len)
+{
+	conn->header_len = len;
+}
+
+void conn_more(struct conn *conn, void *buf, uint32_t len)
+{
+	conn->payload = buf;
+	conn->payload_len = len;
+	conn->payload_got = 0;
 }
 
 void conn_tune(int fd)
