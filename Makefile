@@ -72,7 +72,7 @@ FUZZERS  := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/*.c))
 all: $(PROGRAMS) ## the programs, remramd and remram (the default)
 
 $(O)/remramd: $(O)/export/remramd.o $(EXPORT_OBJ) $(ENGINE_OBJ)
-$(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(ENGINE_OBJ)
+$(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(EXPORT_OBJ) $(ENGINE_OBJ)
 $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
 # A test program is one file of tests/unit, tests/contract or tests/sim, with tests/lib and all of the
 # programs but their main files.
