@@ -52,7 +52,7 @@ void nbdtest_region_in(
 {
 	static struct raw peer;
 
-	raw_open(&peer, test->donor.port, pool, 77, test->next_handle++);
+	raw_open(&peer, test->donor.port, pool, 1000 + test->next_handle++, 1);
 	make_region(&peer, name, size, mode, test->next_handle++);
 	raw_close(&peer);
 }
