@@ -186,25 +186,22 @@ static int parse(struct conn *conn)
 /* One receive: the rest of a payload, then the stage. >0 bytes got, 0 end, or -errno. */
 static ssize_t receive(struct conn *conn, bool *ret_drained)
 {
+	size_t want = conn->payload_len ? conn->payload_len - conn->payload_got : 0, direct;
 	struct iovec iov[2];
-	size_t want = conn->payload_len - conn->payload_got, direct;
+	int count = 0;
 	ssize_t n;
 
-	iov[0] = (struct iovec){conn->payload + conn->payload_got, want};
-	iov[1] = (struct iovec){conn->stage + conn->in_len, STAGE_SIZE - conn->in_len};
-	if (conn->payload_len)
-		n = conn->io->readv(conn, iov, 2);
-	else
-		n = conn->io->readv(conn, iov + 1, 1);
+	if (want)
+		iov[count++] = (struct iovec){conn->payload + conn->payload_got, want};
+	iov[count++] = (struct iovec){conn->stage + conn->in_len, STAGE_SIZE - conn->in_len};
+	n = conn->io->readv(conn, iov, count);
 	if (n <= 0)
 		return n;
-	if (!conn->payload_len)
-		want = 0;
 	direct = (size_t)n < want ? (size_t)n : want;
 	conn->payload_got += (uint32_t)direct;
 	conn->in_len += (size_t)n - direct;
 	conn->bytes_in += (uint64_t)n;
-	*ret_drained = (size_t)n < want + iov[1].iov_len;
+	*ret_drained = (size_t)n < want + iov[count - 1].iov_len;
 	return n;
 }
 
