@@ -72,17 +72,16 @@ static unsigned fua(const struct nbd_cmd *cmd)
 static void send_simple(struct nbd_cmd *cmd)
 {
 	uint8_t *end;
-	unsigned parts = 0;
 
 	if (cmd->err) {
 		nbd_cmd_answer(cmd, cmd->err);
 		return;
 	}
 	end = nbd_wire_simple(cmd->header, 0, cmd->request.cookie);
+	cmd->unsent = 0;
 	for (struct nbd_cmd *part = cmd; part; part = part->next)
-		parts++;
-	cmd->unsent = parts;
-	for (struct nbd_cmd *part = cmd, *next; parts; part = next, parts--) {
+		cmd->unsent++;
+	for (struct nbd_cmd *part = cmd, *next; part; part = next) {
 		unsigned n = 0;
 
 		next = part->next;
@@ -213,8 +212,6 @@ static bool beyond_end(const struct nbd_cmd *cmd)
 
 static void start_read(struct nbd_cmd *cmd)
 {
-	unsigned parts = cmd->undone;
-
 	if (cmd->request.len == 0) {
 		nbd_cmd_answer(cmd, 0);
 		return;
@@ -227,8 +224,9 @@ static void start_read(struct nbd_cmd *cmd)
 		nbd_cmd_answer(cmd, -EIO);
 		return;
 	}
-	cmd->unsent = parts;
-	for (struct nbd_cmd *part = cmd, *next; parts; part = next, parts--) {
+	cmd->unsent = cmd->undone;
+	/* The last one may take all of them along. */
+	for (struct nbd_cmd *part = cmd, *next; part; part = next) {
 		next = part->next;
 		submit(part, STORE_READ, STORE_LEND, part->off, part->len, read_done);
 	}
