@@ -73,7 +73,8 @@ void nbdraw_open(struct nbdraw *raw, const char *path, enum nbd_mode mode, const
 /* Sends a request, with a payload if there is one; the cookie. */
 uint64_t nbdraw_request(struct nbdraw *raw, uint16_t flags, uint16_t type, uint64_t off,
     uint64_t len, const void *payload);
-/* Receives one reply or chunk; false: the connection has ended. expect: the length if it is a READ's. */
+/* Receives one reply or chunk; false: the connection has ended. off: of its request (UINT64_MAX: of any that
+ * is no READ); expect: the length if it is a READ's. */
 bool nbdraw_chunk(
     struct nbdraw *raw, uint64_t off, uint64_t expect, struct nbdraw_chunk *ret_chunk);
 /* A request and all of its reply: the NBD error or 0. */
