@@ -31,11 +31,12 @@ documented() {
 
 step "every option of every command is in its man page"
 documented remramd.8 "$REMRAMD" --help
+documented remram-export.8 "$REMRAM" export --help
 for command in mount umount status doctor; do
 	documented remram.8 "$REMRAM" "$command" --help
 done
 text=$(page remram.8)
-for command in mount umount status doctor abort; do
+for command in mount umount status doctor abort export; do
 	contains "remram.8" "$text" "remram $command"
 	contains "remram help" "$(run "$REMRAM" help)" "remram $command"
 done
