@@ -44,8 +44,8 @@ SAN_LINK := $(SAN_FLAGS)
 # pkg-config is asked once, when the first recipe needs the answer.
 pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
 	run `scripts/deps.sh build` as root))
-PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3))$(PKG_CFLAGS)
-PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3 libnbd))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3 libnbd))$(PKG_LIBS)
 CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
 
 ALL_CPPFLAGS = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=312 \
