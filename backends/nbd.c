@@ -151,14 +151,16 @@ static void nbd_place_close(struct backend *backend)
 static int connect_all(struct nbd_place *place, struct err *err)
 {
 	struct nbd_features features;
-	int rc = nbd_dial(&place->address, &place->cancel, &place->first[0], &place->features, err);
+	int rc = nbd_dial(
+	    &place->address, false, &place->cancel, &place->first[0], &place->features, err);
 
 	if (rc)
 		return rc;
 	if (!place->features.multi_conn)
 		place->conns = 1;
 	for (unsigned i = 1; i < place->conns; i++) {
-		if (nbd_dial(&place->address, &place->cancel, &place->first[i], &features, NULL))
+		if (nbd_dial(
+			&place->address, true, &place->cancel, &place->first[i], &features, NULL))
 			break;
 		rc = nbd_features_check(&place->address, &place->features, &features, err);
 		if (rc)

@@ -21,8 +21,7 @@ enum {
 	SLICE_MS = 50, /* how soon it sees that it should stop */
 };
 
-/* "nbd_connect_uri: nbd_opt_go: no such export" → "no such export" */
-static const char *cause(const char *text)
+const char *nbd_cause(const char *text)
 {
 	while (strncmp(text, "nbd_", 4) == 0) {
 		const char *end = text + 4;
@@ -44,15 +43,18 @@ static int dial_error(const struct nbd_address *address, struct err *err)
 	if (code == -ECONNREFUSED || code == -ENOENT)
 		return err_set(err, code,
 		    "%s: %s: is an NBD server running there, with that export?", address->text,
-		    text ? cause(text) : strerror(-code));
-	return err_set(err, code, "%s: %s", address->text, text ? cause(text) : strerror(-code));
+		    text ? nbd_cause(text) : strerror(-code));
+	return err_set(
+	    err, code, "%s: %s", address->text, text ? nbd_cause(text) : strerror(-code));
 }
 
-static int configure(struct nbd_handle *handle, const struct nbd_address *address)
+static int configure(struct nbd_handle *handle, const struct nbd_address *address, bool plain)
 {
 	int rc = nbd_set_export_name(handle, address->export);
 
-	if (rc == 0)
+	if (rc == 0 && plain)
+		rc = nbd_set_request_structured_replies(handle, false);
+	else if (rc == 0)
 		rc = nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
 	/* Buffers are the callers', who see them only after success. */
 	if (rc == 0)
@@ -136,7 +138,7 @@ static int ask(struct nbd_handle *handle, const struct nbd_address *address,
 	return 0;
 }
 
-int nbd_dial(const struct nbd_address *address, const _Atomic bool *cancel,
+int nbd_dial(const struct nbd_address *address, bool plain, const _Atomic bool *cancel,
     struct nbd_handle **ret_handle, struct nbd_features *ret_features, struct err *err)
 {
 	struct nbd_handle *handle = nbd_create();
@@ -144,7 +146,7 @@ int nbd_dial(const struct nbd_address *address, const _Atomic bool *cancel,
 
 	if (!handle)
 		return err_set(err, -ENOMEM, "out of memory for an NBD connection");
-	rc = configure(handle, address) ? dial_error(address, err) : 0;
+	rc = configure(handle, address, plain) ? dial_error(address, err) : 0;
 	if (rc == 0)
 		rc = shake_hands(handle, address, cancel, err);
 	if (rc == 0)
@@ -155,6 +157,7 @@ int nbd_dial(const struct nbd_address *address, const _Atomic bool *cancel,
 	}
 	if (!address->socket)
 		conn_tune(nbd_aio_get_fd(handle));
+	ret_features->plain = plain;
 	*ret_handle = handle;
 	return 0;
 }
@@ -184,7 +187,7 @@ int nbd_features_check(const struct nbd_address *address, const struct nbd_featu
 		lost = "FUA";
 	else if (was->zero && !now->zero)
 		lost = "write zeroes";
-	else if (was->extents && !now->extents)
+	else if (was->extents && !now->extents && !now->plain)
 		lost = "block status";
 	if (lost)
 		return err_set(err, -ESTALE,

@@ -57,13 +57,16 @@ struct nbd_features {
 	uint64_t size; /* bytes; a multiple of align */
 	uint32_t align; /* bytes: its smallest block */
 	uint32_t max_len; /* bytes: longest READ and WRITE that is sent */
+	bool plain; /* the connection has simple replies: extents does not count */
 	bool read_only, multi_conn, flush, fua, zero, extents;
 };
 
-/* Connects and shakes hands.  Blocks, for at most some seconds (longer if the resolver does), and ends
+/* Connects and shakes hands; plain: with simple replies, see nbd_link.c.  Blocks, for at most some seconds (longer if the resolver does), and ends
  * early when *cancel becomes true. */
-int nbd_dial(const struct nbd_address *address, const _Atomic bool *cancel,
+int nbd_dial(const struct nbd_address *address, bool plain, const _Atomic bool *cancel,
     struct nbd_handle **ret_handle, struct nbd_features *ret_features, struct err *err);
+/* "nbd_connect_uri: nbd_opt_go: no such export" → "no such export" */
+const char *nbd_cause(const char *text);
 /* Whether an export that was `was` can be used on as `now`: 0, or -ESTALE and a sentence. */
 int nbd_features_check(const struct nbd_address *address, const struct nbd_features *was,
     const struct nbd_features *now, struct err *err);
@@ -122,7 +125,7 @@ enum { EDGE_HEAD = 1, EDGE_TAIL = 2 };
 
 /* A request that is being served. */
 struct nbd_job {
-	struct nbd_job *next; /* of the ready list, the blocked list, or free */
+	struct nbd_job *next; /* of the ready or maps list, the blocked list, or free */
 	struct store_req *req; /* NULL: free */
 	enum nbd_stage stage;
 	uint64_t pos, end; /* the middle part: what is still to be asked for */
@@ -132,7 +135,7 @@ struct nbd_job {
 	struct nbd_edge *edge;
 	struct nbd_job *writer_prev, *writer_next; /* align > 1: writers, see nbd_edge.c */
 	bool writing; /* is in that list */
-	bool ready; /* is in the ready list */
+	bool ready; /* is in the ready or maps list */
 	bool blocked; /* is in the blocked list */
 	bool flush_wanted; /* the stage JOB_STABLE has its command to make */
 	bool interrupted;
@@ -188,6 +191,7 @@ struct nbd_store {
 	struct loop_task leave_task;
 	struct loop_task give_up_task;
 	struct work dial_work;
+	struct nbd_link *dial_link; /* whom the dialer works for */
 
 	struct nbd_link links[NBD_CONNS_MAX];
 	unsigned link_count, up_count;
@@ -205,9 +209,8 @@ struct nbd_store {
 	struct nbd_cmd *free_cmds;
 	struct store_req *waiting, **waiting_tail; /* found no job */
 	struct nbd_job *ready, **ready_tail; /* have commands to make */
-	unsigned ready_count;
+	struct nbd_job *maps, **maps_tail; /* the same: EXTENTS, which only links[0] takes */
 	struct nbd_cmd *replay, **replay_tail;
-	unsigned replay_count;
 	struct nbd_cmd *done, **done_tail; /* answered, job not yet told */
 	struct loop_task issue_task;
 	unsigned interrupted; /* jobs that wait for a silent server */

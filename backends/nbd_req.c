@@ -36,7 +36,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-enum { SPREAD = 32 }; /* commands of one round that one link takes before the next one helps */
+/* Commands that one link has before the next one helps: fewer make more connections work for the same
+ * requests, which costs both sides; more let a server that has a thread per connection wait. */
+enum { FILL = 16 };
 
 int nbd_req_refuses(const struct nbd_store *ns)
 {
@@ -97,7 +99,6 @@ static void replay_add(struct nbd_store *ns, struct nbd_cmd *cmd)
 	cmd->next = NULL;
 	*ns->replay_tail = cmd;
 	ns->replay_tail = &cmd->next;
-	ns->replay_count++;
 }
 
 /* libnbd's callback: the command is answered, or its connection has ended (ENOTCONN). */
@@ -197,8 +198,6 @@ static struct nbd_cmd *make_cmd(struct nbd_store *ns, struct nbd_job *job)
 		cmd = cmd_get(ns, job);
 		nbd_edge_cmd(ns, job, cmd);
 	} else if (job->stage == JOB_MAIN && job->pos < job->end) {
-		if (job->req->op == STORE_EXTENTS && job->cmds)
-			return NULL;
 		cmd = cmd_get(ns, job);
 		middle_cmd(ns, job, cmd);
 	} else if (job->flush_wanted) {
@@ -247,8 +246,24 @@ static void cmd_issue(struct nbd_link *link, struct nbd_cmd *cmd)
 	}
 }
 
-/* The next command to be sent: those of lost links first. */
-static struct nbd_cmd *next_cmd(struct nbd_store *ns)
+/* Whether the job has more commands to make when the one it has made is out. */
+static bool has_more(const struct nbd_job *job)
+{
+	return job->edges || (job->stage == JOB_MAIN && job->pos < job->end);
+}
+
+static void ready_pop(struct nbd_job **list, struct nbd_job ***tail)
+{
+	struct nbd_job *job = *list;
+
+	*list = job->next;
+	if (!*list)
+		*tail = list;
+	job->ready = false;
+}
+
+/* The next command for this link: those of lost links first. */
+static struct nbd_cmd *next_cmd(struct nbd_store *ns, const struct nbd_link *link)
 {
 	struct nbd_cmd *cmd = ns->replay;
 
@@ -256,7 +271,12 @@ static struct nbd_cmd *next_cmd(struct nbd_store *ns)
 		ns->replay = cmd->next;
 		if (!ns->replay)
 			ns->replay_tail = &ns->replay;
-		ns->replay_count--;
+		return cmd;
+	}
+	if (ns->maps && link == &ns->links[0] && ns->free_cmds) {
+		/* One at a time: where to go on is up to the answer. */
+		cmd = make_cmd(ns, ns->maps);
+		ready_pop(&ns->maps, &ns->maps_tail);
 		return cmd;
 	}
 	while (ns->ready && ns->free_cmds) {
@@ -264,29 +284,30 @@ static struct nbd_cmd *next_cmd(struct nbd_store *ns)
 
 		cmd = make_cmd(ns, job);
 		/* Out of the list as soon as it has no more: it may be done before the next round. */
-		if (cmd && (job->edges || (job->stage == JOB_MAIN && job->pos < job->end &&
-					      job->req->op != STORE_EXTENTS)))
-			return cmd;
-		ns->ready = job->next;
-		if (!ns->ready)
-			ns->ready_tail = &ns->ready;
-		ns->ready_count--;
-		job->ready = false;
+		if (!cmd || !has_more(job))
+			ready_pop(&ns->ready, &ns->ready_tail);
 		if (cmd)
 			return cmd;
 	}
 	return NULL;
 }
 
+/* The link that gets what comes next: the first that has little to do, the plain ones before links[0]; else
+ * the one that has least. */
 static struct nbd_link *pick_link(struct nbd_store *ns)
 {
 	struct nbd_link *best = NULL;
 
-	for (unsigned i = 0; i < ns->link_count; i++) {
-		struct nbd_link *link = &ns->links[i];
+	if (ns->maps && ns->links[0].handle)
+		return &ns->links[0];
+	for (unsigned i = 1; i <= ns->link_count; i++) {
+		struct nbd_link *link = &ns->links[i % ns->link_count];
 
-		if (link->handle && link->cmds < NBD_LINK_CMDS &&
-		    (!best || link->cmds < best->cmds))
+		if (!link->handle || link->cmds >= NBD_LINK_CMDS)
+			continue;
+		if (link->cmds < FILL)
+			return link;
+		if (!best || link->cmds < best->cmds)
 			best = link;
 	}
 	return best;
@@ -302,7 +323,7 @@ static void cork(struct nbd_link *link, int on)
 static bool issue_batch(struct nbd_store *ns)
 {
 	struct nbd_link *link = pick_link(ns);
-	struct nbd_cmd *cmd = link ? next_cmd(ns) : NULL;
+	struct nbd_cmd *cmd = link ? next_cmd(ns, link) : NULL;
 	bool corked = ns->ready || ns->replay;
 
 	if (!cmd)
@@ -311,7 +332,7 @@ static bool issue_batch(struct nbd_store *ns)
 		cork(link, 1);
 	for (unsigned n = 1; cmd; n++) {
 		cmd_issue(link, cmd);
-		cmd = n < SPREAD && link->cmds < NBD_LINK_CMDS ? next_cmd(ns) : NULL;
+		cmd = n < FILL && link->cmds < NBD_LINK_CMDS ? next_cmd(ns, link) : NULL;
 	}
 	if (corked)
 		cork(link, 0);
@@ -331,24 +352,26 @@ static void issue_run(struct loop_task *task)
 
 void nbd_req_kick(struct nbd_store *ns)
 {
-	if (ns->up_count && (ns->ready || ns->replay))
+	if (ns->up_count && (ns->ready || ns->maps || ns->replay))
 		loop_defer(atomic_load_explicit(&ns->owner, memory_order_relaxed), &ns->issue_task);
 }
 
 void nbd_job_ready(struct nbd_store *ns, struct nbd_job *job)
 {
+	struct nbd_job ***tail = job->req->op == STORE_EXTENTS ? &ns->maps_tail : &ns->ready_tail;
+
 	assert(!job->ready);
 	job->ready = true;
 	job->next = NULL;
-	*ns->ready_tail = job;
-	ns->ready_tail = &job->next;
-	ns->ready_count++;
+	**tail = job;
+	*tail = &job->next;
 	nbd_req_kick(ns);
 }
 
 static void unready(struct nbd_store *ns, struct nbd_job *job)
 {
-	struct nbd_job **at = &ns->ready;
+	bool map = job->req->op == STORE_EXTENTS;
+	struct nbd_job **at = map ? &ns->maps : &ns->ready;
 
 	if (!job->ready)
 		return;
@@ -356,8 +379,7 @@ static void unready(struct nbd_store *ns, struct nbd_job *job)
 		at = &(*at)->next;
 	*at = job->next;
 	if (!*at)
-		ns->ready_tail = at;
-	ns->ready_count--;
+		*(map ? &ns->maps_tail : &ns->ready_tail) = at;
 	job->ready = false;
 }
 
@@ -568,7 +590,6 @@ static void drop_replays(struct nbd_store *ns, struct nbd_job *job)
 			continue;
 		}
 		*at = cmd->next;
-		ns->replay_count--;
 		cmd_put(ns, cmd);
 	}
 	ns->replay_tail = at;
@@ -683,6 +704,7 @@ static void init_lists(struct nbd_store *ns)
 {
 	ns->waiting_tail = &ns->waiting;
 	ns->ready_tail = &ns->ready;
+	ns->maps_tail = &ns->maps;
 	ns->replay_tail = &ns->replay;
 	ns->done_tail = &ns->done;
 	ns->blocked_tail = &ns->blocked;
