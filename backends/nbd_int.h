@@ -152,6 +152,7 @@ struct nbd_link {
 	struct nbd_cmd *first, *last; /* at the server, in the order of issue */
 	unsigned cmds;
 	uint64_t replies;
+	uint64_t reply_bytes; /* of simple replies, as they were on the wire */
 	uint64_t seen_replies; /* at the last tick */
 	uint64_t moved_ns; /* when there was last a new one, as ticks see it */
 };

@@ -20,9 +20,11 @@
  * replies: libnbd takes those with two calls of recv where a structured one needs four (measured with 4 KiB
  * reads: a fifth less CPU time on both sides).
  *
- * libnbd takes one reply per call.  A link is read until a call brings none; over TLS a call may also end
- * inside a reply although the rest has been decrypted already, when the socket tells nothing: there a few
- * more calls follow, and a tick as long as commands are out.
+ * libnbd takes one reply per call, and expects a call only when there is something to read: else it holds back
+ * what it has to send until the next reply (it stays in its state REPLY.START), which may never come.  So it
+ * is called as often as replies can be in what the socket has.  Over TLS nobody knows what is decrypted
+ * already: there a few calls more are made when nothing is being sent, and a tick follows as long as
+ * commands are out.
  *
  * Locking: `mu` guards what the dialer's thread and other loops see; see nbd_int.h.
  */
@@ -30,6 +32,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 enum {
 	BACKOFF_MIN_MS = 20,
@@ -157,19 +160,57 @@ static void link_lost(struct nbd_link *link, const char *why)
 	dial_start(ns);
 }
 
-static void link_read(struct nbd_link *link)
+/* Bytes that are there to be read. */
+static uint64_t readable(const struct nbd_link *link)
 {
-	bool tls = link->ns->place->address.tls;
-	unsigned idle = 0;
+	int bytes = 0;
 
-	while (link->handle && idle <= (tls ? TLS_CALLS : 0)) {
+	return ioctl(link->lfd.fd, FIONREAD, &bytes) == 0 && bytes > 0 ? (uint64_t)bytes : 0;
+}
+
+/* Takes replies as long as there are whole ones among `bytes`; false: the next call needs more. */
+static bool take_replies(struct nbd_link *link, uint64_t bytes)
+{
+	uint64_t start = link->reply_bytes, before = start - 1;
+
+	while (link->reply_bytes != before && link->reply_bytes - start < bytes) {
+		before = link->reply_bytes;
+		if (nbd_aio_notify_read(link->handle) == -1)
+			return false;
+	}
+	return link->reply_bytes != before;
+}
+
+static void tls_read(struct nbd_link *link)
+{
+	for (unsigned idle = 0; idle < TLS_CALLS && link->cmds;) {
 		uint64_t before = link->replies;
 
-		if (nbd_aio_notify_read(link->handle) == -1)
-			break;
-		if (link->cmds == 0)
-			break;
+		if (nbd_aio_get_direction(link->handle) != LIBNBD_AIO_DIRECTION_READ ||
+		    nbd_aio_notify_read(link->handle) == -1)
+			return;
 		idle = link->replies == before ? idle + 1 : 0;
+	}
+}
+
+/* The socket is readable. */
+static void link_read(struct nbd_link *link)
+{
+	uint64_t bytes;
+
+	if (nbd_aio_notify_read(link->handle) == -1)
+		return;
+	if (link->ns->place->address.tls) {
+		tls_read(link);
+		return;
+	}
+	while (link->cmds && (bytes = readable(link)) > 0) {
+		if (link == &link->ns->links[0]) { /* how long its replies are is not known */
+			if (nbd_aio_notify_read(link->handle) == -1)
+				return;
+		} else if (!take_replies(link, bytes)) {
+			return;
+		}
 	}
 }
 
@@ -340,7 +381,7 @@ static void tick_expired(struct loop_timer *timer)
 		if (!link->handle || !link->cmds)
 			continue;
 		if (ns->place->address.tls) {
-			link_read(link);
+			tls_read(link);
 			nbd_link_check(link);
 			busy++;
 		}

@@ -39,6 +39,7 @@
 /* Commands that one link has before the next one helps: fewer make more connections work for the same
  * requests, which costs both sides; more let a server that has a thread per connection wait. */
 enum { FILL = 16 };
+enum { REPLY_LEN = 16 }; /* bytes of a simple reply's header */
 
 int nbd_req_refuses(const struct nbd_store *ns)
 {
@@ -111,6 +112,7 @@ static int cmd_answered(void *user_data, int *error)
 		return 1;
 	cmd->err = -*error;
 	link->replies++;
+	link->reply_bytes += REPLY_LEN + (cmd->op == STORE_READ && !*error ? cmd->len : 0);
 	link_drop(cmd);
 	done_add(link->ns, cmd);
 	return 1;

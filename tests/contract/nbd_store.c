@@ -403,6 +403,7 @@ START_TEST(an_interrupt_ends_waiting_for_a_silent_server)
 
 	ck_assert_int_eq(rig_read(rig.loops[0], store, 0, buf[0], 4096), 0);
 	kill(place->server, SIGSTOP);
+	ck_assert_int_eq(waitpid(place->server, NULL, WUNTRACED), place->server);
 	waits[0] = begin_read(store, &reqs[0], buf[0]);
 	waits[1] = begin_read(store, &reqs[1], buf[1]);
 	rig_call(rig.loops[0], interrupt, &reqs[0].req);
