@@ -31,8 +31,10 @@
 #include "backends/nbd_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 enum {
 	BACKOFF_MIN_MS = 20,
@@ -121,6 +123,7 @@ static void link_close(struct nbd_link *link)
 	loop_fd_del(&link->lfd);
 	link->closing = true;
 	nbd_close(link->handle);
+	close(link->lfd.fd);
 	link->closing = false;
 	link->handle = NULL;
 	ns->up_count--;
@@ -246,14 +249,17 @@ void nbd_link_check(struct nbd_link *link)
 		nbd_link_watch(link->ns);
 }
 
-/* Takes a handle that is ready. */
+/* Takes a handle that is ready.  What is watched is a descriptor of our own: libnbd closes its one as soon as the
+ * connection ends, and then nobody could take it off the loop any more. */
 static void link_up(struct nbd_link *link, struct nbd_handle *handle)
 {
 	struct nbd_store *ns = link->ns;
 
-	link->lfd.fd = nbd_aio_get_fd(handle);
+	link->lfd.fd = fcntl(nbd_aio_get_fd(handle), F_DUPFD_CLOEXEC, 0);
 	link->lfd.ready = link_ready;
-	if (loop_fd_add(owner_of(ns), &link->lfd, EPOLLIN)) {
+	if (link->lfd.fd < 0 || loop_fd_add(owner_of(ns), &link->lfd, EPOLLIN)) {
+		if (link->lfd.fd >= 0)
+			close(link->lfd.fd);
 		nbd_close(handle);
 		return;
 	}

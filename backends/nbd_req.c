@@ -495,6 +495,9 @@ static void cmd_end(struct nbd_store *ns, struct nbd_cmd *cmd)
 
 void nbd_req_reap(struct nbd_store *ns)
 {
+	/* Else there is no new room, and to be called again in this round would be for ever. */
+	if (!ns->done)
+		return;
 	while (ns->done) {
 		struct nbd_cmd *cmd = ns->done;
 

@@ -181,7 +181,7 @@ static bool poor_create(struct contract_stack *stack, uint64_t size)
 {
 	return create(stack, size,
 	    NBDKIT "--filter=noextents --filter=nozero --filter=fua --filter=multi-conn "
-		   "memory SIZE fuamode=none multi-conn-mode=disable",
+		   "memory SIZE multi-conn-mode=disable",
 	    "");
 }
 
