@@ -254,6 +254,7 @@ static void nbd_link_state(struct backend *backend, struct backend_link *ret_lin
 
 	*ret_link = (struct backend_link){
 	    .state = BACKEND_CONNECTED,
+	    .here = place->features.here,
 	    .address = place->address.text,
 	};
 	if (!ns)

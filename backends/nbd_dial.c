@@ -11,8 +11,10 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/conn.h"
 
@@ -116,6 +118,25 @@ static int block_sizes(struct nbd_handle *handle, const struct nbd_address *addr
 	return 0;
 }
 
+/* Whether both ends of the connection are on this machine: they have the same address. */
+static bool is_here(int fd)
+{
+	struct sockaddr_storage mine = {0}, theirs = {0};
+	socklen_t my_len = sizeof(mine), their_len = sizeof(theirs);
+
+	if (getsockname(fd, (struct sockaddr *)&mine, &my_len) ||
+	    getpeername(fd, (struct sockaddr *)&theirs, &their_len) ||
+	    mine.ss_family != theirs.ss_family)
+		return false;
+	if (mine.ss_family == AF_INET)
+		return ((struct sockaddr_in *)&mine)->sin_addr.s_addr ==
+		       ((struct sockaddr_in *)&theirs)->sin_addr.s_addr;
+	if (mine.ss_family == AF_INET6)
+		return memcmp(&((struct sockaddr_in6 *)&mine)->sin6_addr,
+			   &((struct sockaddr_in6 *)&theirs)->sin6_addr, 16) == 0;
+	return mine.ss_family == AF_UNIX;
+}
+
 static int ask(struct nbd_handle *handle, const struct nbd_address *address,
     struct nbd_features *features, struct err *err)
 {
@@ -129,6 +150,7 @@ static int ask(struct nbd_handle *handle, const struct nbd_address *address,
 		return rc;
 	/* What is behind the last whole block could not be asked for. */
 	features->size = (uint64_t)size & ~(uint64_t)(features->align - 1);
+	features->here = is_here(nbd_aio_get_fd(handle));
 	features->read_only = nbd_is_read_only(handle) > 0;
 	features->multi_conn = nbd_can_multi_conn(handle) > 0;
 	features->flush = nbd_can_flush(handle) > 0;

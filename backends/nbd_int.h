@@ -58,6 +58,7 @@ struct nbd_features {
 	uint32_t align; /* bytes: its smallest block */
 	uint32_t max_len; /* bytes: longest READ and WRITE that is sent */
 	bool plain; /* the connection has simple replies: extents does not count */
+	bool here; /* the server is on this machine */
 	bool read_only, multi_conn, flush, fua, zero, extents;
 };
 

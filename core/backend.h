@@ -41,6 +41,7 @@ struct backend_link {
 	uint64_t since_ns; /* loop_now_ns() when the state began */
 	unsigned reconnects;
 	unsigned in_flight; /* requests at the server or waiting for it */
+	bool here; /* the server is on this machine */
 	const char *address; /* for messages; as long as the backend lives */
 };
 

@@ -40,9 +40,9 @@ enum {
 struct loop {
 	/* Constant after create. */
 	int epfd;
-	uint64_t spin_ns;
 
 	/* Loop thread only. */
+	uint64_t spin_ns;
 	struct epoll_event events[EVENTS_MAX];
 	int event_count, event_idx;
 	struct loop_timer **timers;
@@ -144,6 +144,11 @@ void loop_destroy(struct loop *loop)
 	pthread_mutex_destroy(&loop->mu);
 	free(loop->timers);
 	free(loop);
+}
+
+void loop_set_spin(struct loop *loop, unsigned spin_us)
+{
+	loop->spin_ns = (uint64_t)spin_us * 1000;
 }
 
 void loop_end_add(struct loop *loop, struct loop_end *end)

@@ -41,6 +41,9 @@ void loop_destroy(struct loop *loop);
 void loop_end_add(struct loop *loop, struct loop_end *end);
 void loop_end_del(struct loop_end *end);
 
+/* Changes loop_conf.spin_us. */
+void loop_set_spin(struct loop *loop, unsigned spin_us);
+
 /* Runs until loop_stop, which may come before it, too; can be called again then. */
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);

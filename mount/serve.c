@@ -101,13 +101,20 @@ static int open_backend(struct daemon *daemon, struct err *err)
 	    .single = true,
 	    .timeo_ms = daemon->conf->soft ? daemon->conf->timeo_ms : 0,
 	};
+	struct backend_link link;
 	int rc = workers_create(WORKERS, &daemon->workers, err);
 
 	if (rc == 0)
 		rc = local_pool_create(&conf, daemon->workers, &daemon->pool, err);
-	if (rc == 0)
-		daemon->stats = local_pool_stats(daemon->pool);
-	return rc;
+	if (rc)
+		return rc;
+	daemon->stats = local_pool_stats(daemon->pool);
+	/* A server on this machine has to be woken for each answer: polling would take the processor from it, on
+	 * which it would otherwise be woken at once. */
+	if (local_pool_link(daemon->pool, &link) && link.here &&
+	    !opts_given(&daemon->conf->opts, "spin_us"))
+		loop_set_spin(daemon->loop, 0);
+	return 0;
 }
 
 /* ---- the mount ---- */
