@@ -277,8 +277,8 @@ static void nbd_give_up(struct backend *backend)
 
 #define NBD_BACKEND(name, text, usage) \
 	const struct backend_ops name = { \
-	    .scheme = text, \
-	    .help = usage, \
+	    .scheme = (text), \
+	    .help = (usage), \
 	    .single = true, \
 	    .open = nbd_place_open, \
 	    .region_open = nbd_region_open, \

@@ -82,6 +82,7 @@ static void link_drop(struct nbd_cmd *cmd)
 {
 	struct nbd_link *link = cmd->link;
 
+	assert(link);
 	*(cmd->prev ? &cmd->prev->next : &link->first) = cmd->next;
 	*(cmd->next ? &cmd->next->prev : &link->last) = cmd->prev;
 	link->cmds--;
@@ -126,6 +127,7 @@ static bool extent_add(struct nbd_job *job, uint64_t end, uint32_t flags)
 	struct store_req *req = job->req;
 	struct extent *last = req->ret_extents ? &req->extents[req->ret_extents - 1] : NULL;
 
+	assert(req->extents);
 	if (last && last->flags == flags)
 		last->len += end - job->pos;
 	else if (req->ret_extents == req->extents_max)
