@@ -73,7 +73,7 @@ static int set_address(struct nbd_place *place, const struct uri *uri, struct er
 		return err_set(err, -EINVAL,
 		    "%s: for a socket= write %s+unix:///EXPORT?socket=/PATH", uri->scheme,
 		    uri->scheme);
-	snprintf(port, sizeof(port), "%u", uri->port ? uri->port : NBD_PORT);
+	snprintf(port, sizeof(port), "%u", uri->port ? uri->port : (unsigned)NBD_PORT);
 	address->tls = strncmp(uri->scheme, "nbds", 4) == 0;
 	address->tls_no_verify = verify && strcmp(verify, "0") == 0;
 	rc = set_name(address, uri);

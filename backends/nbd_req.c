@@ -24,7 +24,7 @@
  * works on a lost connection's write while its repetition has been answered could do it once more, after
  * a later write of the same bytes.
  *
- * Allocation: libnbd allocates one small struct for each command; this side nothing.
+ * Allocation: libnbd allocates one struct of 112 bytes for each command (version 1.14); this side nothing.
  */
 #include "backends/nbd_int.h"
 
