@@ -14,6 +14,7 @@
 
 #include "backends/peer.h"
 #include "core/hist.h"
+#include "core/local_pool.h"
 #include "fuse/fs.h"
 
 struct text {
@@ -69,6 +70,25 @@ static void put_requests(struct text *text, const struct store_stats *stats)
 	put(text, "},");
 }
 
+/* Of a place that is reached over a network, as an NBD server is. */
+static void put_link(struct text *text, const struct daemon *daemon)
+{
+	static const char *const names[] = {
+	    [BACKEND_CONNECTED] = "connected",
+	    [BACKEND_WAITING] = "waiting",
+	    [BACKEND_FAILED] = "failed",
+	};
+	struct backend_link link;
+
+	if (!local_pool_link(daemon->pool, &link))
+		return;
+	put(text, "\"connection\":{\"state\":\"%s\",\"peer\":", names[link.state]);
+	put_string(text, link.address);
+	put(text, ",\"since_ms\":%llu,\"reconnects\":%u,\"in_flight\":%u},",
+	    (unsigned long long)((loop_now_ns() - link.since_ns) / 1000000), link.reconnects,
+	    link.in_flight);
+}
+
 static void put_connection(struct text *text, const struct daemon *daemon)
 {
 	static const char *const names[] = {
@@ -78,8 +98,10 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	};
 	struct peer_status status;
 
-	if (!daemon->is_peer)
+	if (!daemon->is_peer) {
+		put_link(text, daemon);
 		return;
+	}
 	peer_pool_status(daemon->pool, &status);
 	put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"
