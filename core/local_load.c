@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -17,6 +18,8 @@
 /* A write's time is taken when it begins, the file's when it is carried out: what is no later than this
  * has been told to the catalogue. */
 static const int64_t WRITE_NS = 2000000000;
+/* More often no version moves while the daemon runs. */
+static const uint64_t VERSIONS_PER_RUN = (uint64_t)1 << 32;
 
 struct load {
 	struct local_pool *lp;
@@ -24,7 +27,26 @@ struct load {
 	int rc;
 };
 
-static void load_region(void *ctx, const char *name, const struct region_attr *saved)
+/* Gives a loaded region its version and writer.  changed: the bytes are others than the catalogue knows. */
+static void load_versions(struct region *region, const struct region_attr *saved,
+    const struct catalogue_writer *writer, bool changed)
+{
+	uint64_t now = (uint64_t)region_now_ns(), fresh = saved->version + VERSIONS_PER_RUN;
+
+	region->told = *writer;
+	atomic_store(&region->writer, changed && !writer->writing ? 0 : writer->writer);
+	atomic_store(&region->base, writer->base);
+	if (!changed && !writer->writing)
+		return;
+	/* One that nobody was told before: not by this life of the daemon, nor by the last one, which may have
+	 * moved it after the catalogue was told. */
+	atomic_store(&region->version, fresh > now ? fresh : now);
+	if (atomic_load(&region->writer) == 0)
+		atomic_store(&region->base, atomic_load(&region->version));
+}
+
+static void load_region(void *ctx, const char *name, const struct region_attr *saved,
+    const struct catalogue_writer *writer)
 {
 	struct load *load = ctx;
 	struct local_pool *lp = load->lp;
@@ -32,6 +54,7 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 	struct store_stat stat = {0};
 	struct store *store;
 	struct region *region;
+	bool changed;
 
 	if (load->rc)
 		return;
@@ -40,11 +63,10 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 		return;
 	/* The bytes know best how many they are, and if they changed after the catalogue was told. */
 	store_stat(store, &stat);
+	changed = attr.size != stat.size || stat.mtime_ns > attr.ctime_ns + WRITE_NS;
 	attr.size = stat.size;
 	if (stat.mtime_ns > attr.ctime_ns + WRITE_NS)
 		attr.mtime_ns = stat.mtime_ns;
-	if (attr.version < (uint64_t)region_now_ns())
-		attr.version = (uint64_t)region_now_ns();
 	load->rc = region_table_reserve(&lp->table);
 	region = region_create(name, &attr, store);
 	if (!region || load->rc) {
@@ -52,6 +74,8 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 		load->rc = err_set(load->err, -ENOMEM, "out of memory for the regions");
 		return;
 	}
+	local_adopt(lp, region);
+	load_versions(region, saved, writer, changed);
 	region_table_insert(&lp->table, region);
 }
 
@@ -96,10 +120,49 @@ static int load(struct local_pool *lp, const struct local_pool_conf *conf, struc
 	return rc;
 }
 
+const char *local_pool_single_name(const char *uri, char *buf)
+{
+	const char *path = strchr(uri, ':') + 1, *host;
+	size_t len, start;
+
+	if (strncmp(path, "//", 2) == 0) { /* behind the host */
+		host = path + 2;
+		path = host + strcspn(host, "/?");
+	}
+	len = strcspn(path, "?");
+	while (len && path[len - 1] == '/')
+		len--;
+	for (start = len; start && path[start - 1] != '/'; start--)
+		;
+	if (len - start == 0 || len - start > POOL_NAME_MAX ||
+	    pool_check_name(path + start, len - start)) {
+		path = uri;
+		start = 0;
+		len = strcspn(path, ":+");
+	}
+	memcpy(buf, path + start, len - start);
+	buf[len - start] = 0;
+	return buf;
+}
+
+/* The same URI is the same pool after a restart (FNV-1a). */
+static void uuid_of_uri(const char *uri, uint8_t uuid[16])
+{
+	for (unsigned half = 0; half < 2; half++) {
+		uint64_t hash = 14695981039346656037u + half;
+
+		for (const char *c = uri; *c; c++)
+			hash = (hash ^ (uint8_t)*c) * 1099511628211u;
+		memcpy(uuid + 8 * half, &hash, 8);
+	}
+}
+
 /* The one region of a pool that is a single file or piece of memory. */
 static int load_single(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
 {
-	struct region_attr attr = {.id = 2, .mode = 0600, .nlink = 1};
+	struct region_attr attr = {
+	    .id = 2, .mode = lp->backend->read_only ? 0400 : 0600, .nlink = 1};
+	char name[POOL_NAME_MAX + 1];
 	struct store_stat stat = {0};
 	struct store *store;
 	struct region *region;
@@ -113,14 +176,33 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 	attr.atime_ns = attr.ctime_ns = region_now_ns();
 	attr.mtime_ns = stat.mtime_ns ? stat.mtime_ns : attr.ctime_ns;
 	attr.version = (uint64_t)attr.ctime_ns;
-	region = region_create(conf->single, &attr, store);
+	uuid_of_uri(conf->uri, lp->uuid);
+	region = region_create(local_pool_single_name(conf->uri, name), &attr, store);
 	if (!region || region_table_reserve(&lp->table)) {
 		region_destroy(region);
 		return err_set(err, -ENOMEM, "out of memory for the region");
 	}
+	local_adopt(lp, region);
 	region_table_insert(&lp->table, region);
 	lp->pool.fixed = true;
 	return 0;
+}
+
+bool local_pool_link(const struct pool *pool, struct backend_link *ret_link)
+{
+	struct backend *backend = ((const struct local_pool *)pool)->backend;
+
+	if (backend->ops->link)
+		backend->ops->link(backend, ret_link);
+	return backend->ops->link;
+}
+
+void local_pool_give_up(struct pool *pool)
+{
+	struct backend *backend = ((struct local_pool *)pool)->backend;
+
+	if (backend->ops->give_up)
+		backend->ops->give_up(backend);
 }
 
 static void local_destroy(struct pool *pool)
@@ -133,11 +215,13 @@ static void local_destroy(struct pool *pool)
 	pthread_mutex_unlock(&lp->mu);
 	for (size_t i = 0; i < lp->table.count; i++) {
 		struct region *region = lp->table.by_id[i];
+		struct catalogue_writer writer;
 		struct region_attr attr;
 
 		assert(region->handles == 0 && region->refs == 0);
 		region_get_attr(region, 1, &attr);
-		local_remember(lp, region->name, &attr);
+		lease_writer_now(region, &writer);
+		local_remember(lp, NULL, region->name, &attr, &writer);
 		region_destroy(region);
 	}
 	if (lp->backend && lp->backend->ops->sync)
@@ -173,16 +257,19 @@ int local_pool_create(const struct local_pool_conf *conf, struct workers *worker
 	}
 	lp->pool.ops = &local_pool_ops;
 	lp->pool.name = conf->name;
+	lp->pool.lease_ms = conf->lease_ms ? conf->lease_ms : LOCAL_POOL_LEASE_MS;
 	lp->workers = workers;
 	pthread_mutex_init(&lp->ctl, NULL);
 	pthread_mutex_init(&lp->mu, NULL);
 	pthread_cond_init(&lp->freed, NULL);
-	rc = backend_open(conf->uri, conf->single != NULL, workers, &lp->backend, err);
+	rc = backend_open(conf->uri, conf->single, workers, &lp->backend, err);
 	if (rc)
 		goto fail;
 	lp->pool.size_max =
 	    lp->backend->quota.limit < INT64_MAX ? lp->backend->quota.limit : INT64_MAX;
-	if (conf->single) {
+	if (conf->timeo_ms && lp->backend->ops->patience)
+		lp->backend->ops->patience(lp->backend, conf->timeo_ms);
+	if (conf->single || lp->backend->ops->single) {
 		rc = load_single(lp, conf, err);
 	} else if (lp->backend->persistent) {
 		rc = load(lp, conf, err);

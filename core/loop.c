@@ -34,15 +34,19 @@ enum {
 	    1024, /* room from the start: setting a timer is part of the data path */
 	CREDIT_MAX = 64,
 	CREDIT_GAIN = 4, /* for a gap that polling bridges; one that it does not costs 1 */
-	YIELD_BUSY_NS = 40000, /* a sched_yield that takes longer has let somebody else run */
+	/* A sched_yield that takes longer has let somebody else run: after a short round, who waits for one
+	 * answer; after a long one, with many requests at once, a wake-up is cheap by comparison. */
+	YIELD_SHORT_NS = 40000,
+	YIELD_LONG_NS = 4000,
+	ROUND_LONG_NS = 40000,
 };
 
 struct loop {
 	/* Constant after create. */
 	int epfd;
-	uint64_t spin_ns;
 
 	/* Loop thread only. */
+	uint64_t spin_ns;
 	struct epoll_event events[EVENTS_MAX];
 	int event_count, event_idx;
 	struct loop_timer **timers;
@@ -51,6 +55,8 @@ struct loop {
 	struct loop_task *deferred, **deferred_tail;
 	unsigned watches;
 	unsigned credit;
+	struct loop_end *ends;
+	uint64_t woke_ns; /* when the last wait ended */
 	struct loop_fd wake; /* eventfd: a task was posted, or stop */
 
 	/* Any thread. */
@@ -125,6 +131,12 @@ void loop_destroy(struct loop *loop)
 {
 	if (!loop)
 		return;
+	while (loop->ends) {
+		struct loop_end *end = loop->ends;
+
+		loop_end_del(end);
+		end->run(end);
+	}
 	loop_fd_del(&loop->wake);
 	assert(loop->watches == 0);
 	/* Whoever posted last has left when the lock is free. */
@@ -137,6 +149,31 @@ void loop_destroy(struct loop *loop)
 	pthread_mutex_destroy(&loop->mu);
 	free(loop->timers);
 	free(loop);
+}
+
+void loop_set_spin(struct loop *loop, unsigned spin_us)
+{
+	loop->spin_ns = (uint64_t)spin_us * 1000;
+}
+
+void loop_end_add(struct loop *loop, struct loop_end *end)
+{
+	assert(!end->loop);
+	end->loop = loop;
+	end->next = loop->ends;
+	loop->ends = end;
+}
+
+void loop_end_del(struct loop_end *end)
+{
+	struct loop_end **at;
+
+	if (!end->loop)
+		return;
+	for (at = &end->loop->ends; *at != end; at = &(*at)->next)
+		;
+	*at = end->next;
+	end->loop = NULL;
 }
 
 int loop_fd_add(struct loop *loop, struct loop_fd *lfd, uint32_t events)
@@ -377,6 +414,7 @@ static uint64_t timer_wait_ns(const struct loop *loop, uint64_t now)
 static bool spin(struct loop *loop, uint64_t start)
 {
 	uint64_t now = start, before;
+	uint64_t busy_ns = start - loop->woke_ns < ROUND_LONG_NS ? YIELD_SHORT_NS : YIELD_LONG_NS;
 
 	do {
 		if (poll_events(loop, 0) || atomic_load(&loop->posted_any))
@@ -384,7 +422,7 @@ static bool spin(struct loop *loop, uint64_t start)
 		before = now;
 		sched_yield();
 		now = loop_now_ns();
-	} while (now - start < loop->spin_ns && now - before < YIELD_BUSY_NS);
+	} while (now - start < loop->spin_ns && now - before < busy_ns);
 	return false;
 }
 
@@ -422,6 +460,7 @@ void loop_run(struct loop *loop)
 		run_posted(loop);
 		run_deferred(loop);
 		wait(loop);
+		loop->woke_ns = loop_now_ns();
 	}
 	run_posted(loop);
 	run_deferred(loop);

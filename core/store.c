@@ -79,6 +79,7 @@ void store_submit(struct store *store, struct store_req *req)
 	req->depth = 0;
 	req->next = NULL;
 	req->ret_lent = false;
+	req->ret_pipe = -1;
 	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
 	if (store->stats)
 		req->start_ns = loop_now_ns();
@@ -99,6 +100,7 @@ void store_push(struct store_req *req, store_done_fn *hook, void *ctx)
 	req->stack[req->depth].done = hook;
 	req->stack[req->depth].ctx = ctx;
 	req->depth++;
+	req->flags &= ~(unsigned)STORE_PIPE; /* the hook may complete later than the pipe holds */
 }
 
 void *store_pop(struct store_req *req)
@@ -141,8 +143,14 @@ void store_interrupt(struct store_req *req)
 {
 	struct store *store = req->store;
 
-	if (store && store->ops->interrupt)
-		store->ops->interrupt(store, req);
+	if (store)
+		store_lower_interrupt(store, req);
+}
+
+void store_lower_interrupt(struct store *lower, struct store_req *req)
+{
+	if (lower->ops->interrupt)
+		lower->ops->interrupt(lower, req);
 }
 
 void *store_lower_lend(struct store *lower, uint64_t off, uint32_t len)
@@ -158,10 +166,13 @@ void store_lower_unlend(struct store *lower, uint64_t off, uint32_t len)
 
 void *store_lend(struct store *store, uint64_t off, uint32_t len)
 {
-	void *lent = store_lower_lend(store, off, len);
+	void *lent;
 
-	if (lent)
-		atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	/* Counted before the store looks whether it may lend: see core/lease.c. */
+	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	lent = store_lower_lend(store, off, len);
+	if (!lent)
+		atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release);
 	return lent;
 }
 

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "core/conn.h"
+
 enum { HOST_MAX = 256 };
 
 /* Splits ADDR[:PORT]; ret_host has HOST_MAX bytes. */
@@ -93,25 +95,12 @@ int address_check(const char *text, const struct address_rules *rules, struct er
 	return 0;
 }
 
-static bool is_loopback(const struct sockaddr_storage *addr)
-{
-	const struct sockaddr_in *in4 = (const struct sockaddr_in *)addr;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-
-	if (addr->ss_family == AF_UNIX)
-		return true;
-	if (addr->ss_family == AF_INET)
-		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-		return in6->sin6_addr.s6_addr[12] == 127;
-	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-}
-
 /* Adds one resolved address of `text`. */
 static int add_address(struct address *list, unsigned *count, const struct address *address,
     bool insecure, struct err *err)
 {
-	if (!insecure && !is_loopback(&address->addr))
+	if (!insecure && address->addr.ss_family != AF_UNIX &&
+	    !conn_loopback((const struct sockaddr *)&address->addr))
 		return err_set(err, -EINVAL,
 		    "listen address %.200s is not a loopback address: whoever can reach it could read "
 		    "and write all pools, because connections are not encrypted and not authenticated; "

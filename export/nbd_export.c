@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/lease.h"
 #include "export/session.h"
 
 enum { BUCKETS = 1024 };
@@ -31,8 +32,16 @@ struct nbd_export {
 	struct pool *pool;
 	uint64_t region;
 	uint64_t session; /* of the pool's requests */
+	struct pool_session who;
 	unsigned refs;
 };
+
+/* A pin is never taken away, and a client of NBD can't be told of changes. */
+static void ignore(struct pool_session *ps)
+{
+}
+
+static const struct pool_session_ops who_ops = {.displace = ignore, .noticed = ignore};
 
 struct nbd_exports {
 	pthread_mutex_t mu;
@@ -80,8 +89,14 @@ static struct nbd_export *export_get(struct server *server, struct pool *pool, u
 	if (!*link) {
 		*link = calloc(1, sizeof(**link));
 		if (*link)
-			**link =
-			    (struct nbd_export){.pool = pool, .region = region, .session = session};
+			**link = (struct nbd_export){
+			    .pool = pool,
+			    .region = region,
+			    .session = session,
+			    .who = {.ops = &who_ops,
+				.writer = session,
+				.holder = "a client of its NBD export"},
+			};
 	}
 	if (*link)
 		(*link)->refs++;
@@ -126,7 +141,7 @@ int nbd_export_look(struct pool *pool, struct pool_req *req)
 size_t nbd_export_name(const struct pool *pool, const char *region, char buf[NBD_EXPORT_NAME_MAX])
 {
 	if (pool->fixed)
-		return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s", region);
+		return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s", pool->name);
 	return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s/%s", pool->name, region);
 }
 
@@ -191,18 +206,15 @@ static int find_in_pool(struct pool *pool, const char *region, struct nbd_found 
 	return 0;
 }
 
-/* The pool that is one region with this name. */
-static int find_single(struct server *server, const char *region, struct nbd_found *found)
+/* The pool of this name that is one region. */
+static int find_single(struct server *server, const char *name, struct nbd_found *found)
 {
-	struct pool *pool;
+	struct pool *pool = server_pool(server, name);
 
-	for (unsigned i = 0; (pool = server_pool_at(server, i)); i++)
-		if (pool->fixed && find_in_pool(pool, region, found) == 0)
-			return 0;
-	return -ENOENT;
+	return pool && pool->fixed ? first_region(pool, found) : -ENOENT;
 }
 
-/* POOL/REGION, POOL/REGION/ro, or REGION/ro of a pool that is one region; cuts the text up. */
+/* POOL/REGION, POOL/REGION/ro, or POOL/ro of a pool that is one region; cuts the text up. */
 static int find_path(struct server *server, char *text, char *slash, struct nbd_found *found)
 {
 	char *region = slash + 1, *second = strchr(region, '/');
@@ -216,8 +228,8 @@ static int find_path(struct server *server, char *text, char *slash, struct nbd_
 		found->read_only = true;
 	}
 	pool = server_pool(server, text);
-	if (pool && !pool->fixed)
-		return find_in_pool(pool, region, found);
+	if (pool && find_in_pool(pool, region, found) == 0)
+		return 0;
 	if (second || strcmp(region, "ro") != 0)
 		return -ENOENT;
 	found->read_only = true;
@@ -283,6 +295,7 @@ void nbd_export_open(struct nbd_client *nc, void (*done)(struct nbd_client *nc, 
 	    .op = POOL_OPEN,
 	    .flags = found->read_only ? POOL_READ : POOL_READ | POOL_WRITE | POOL_PIN,
 	    .session = nc->export->session,
+	    .who = &nc->export->who,
 	    .id = found->attr.id,
 	    .number = 1,
 	    .done = open_done,
@@ -306,6 +319,7 @@ void nbd_export_close(struct nbd_client *nc, void (*done)(struct nbd_client *nc)
 	nc->preq = (struct pool_req){
 	    .op = POOL_CLOSE,
 	    .session = nc->export->session,
+	    .who = &nc->export->who,
 	    .handle = nc->handle,
 	    .done = close_done,
 	};

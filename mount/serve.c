@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,15 +68,27 @@ static const char *client_name(const struct daemon *daemon, char *buf, size_t ro
 	return buf;
 }
 
+/* What others are told when this mount is in their way. */
+static const char *client_who(const struct daemon *daemon, char *buf, size_t room)
+{
+	char host[HOST_NAME_MAX + 1] = "?";
+
+	gethostname(host, sizeof(host));
+	host[sizeof(host) - 1] = 0;
+	snprintf(buf, room, "%s, process %d, %s", host, (int)getpid(), daemon->conf->dir);
+	return buf;
+}
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
-	char client[PATH_MAX + 64];
+	char client[PATH_MAX + 64], who[PATH_MAX + 128];
 	struct peer_conf conf = {
 	    .host = source->host,
 	    .port = source->port,
 	    .pool = source->pool,
 	    .client = client_name(daemon, client, sizeof(client)),
+	    .who = client_who(daemon, who, sizeof(who)),
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
 	    .ready = pool_ready,
@@ -93,41 +106,28 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	return daemon->err.code;
 }
 
-/* The one file's name: the last part of a path, or the scheme. */
-static const char *single_name(const struct mount_source *source, char buf[POOL_NAME_MAX + 1])
-{
-	const char *path = strchr(source->text, ':') + 1;
-	size_t len = strcspn(path, "?");
-	size_t start;
-
-	while (len && path[len - 1] == '/')
-		len--;
-	for (start = len; start && path[start - 1] != '/'; start--)
-		;
-	if (len - start == 0 || len - start > POOL_NAME_MAX) {
-		path = source->text;
-		start = 0;
-		len = strcspn(path, ":");
-	}
-	memcpy(buf, path + start, len - start);
-	buf[len - start] = 0;
-	return buf;
-}
-
 static int open_backend(struct daemon *daemon, struct err *err)
 {
 	struct local_pool_conf conf = {
 	    .name = daemon->conf->source.text,
 	    .uri = daemon->conf->source.text,
-	    .single = single_name(&daemon->conf->source, daemon->single),
+	    .single = true,
+	    .timeo_ms = daemon->conf->soft ? daemon->conf->timeo_ms : 0,
 	};
+	struct backend_link link;
 	int rc = workers_create(WORKERS, &daemon->workers, err);
 
 	if (rc == 0)
 		rc = local_pool_create(&conf, daemon->workers, &daemon->pool, err);
-	if (rc == 0)
-		daemon->stats = local_pool_stats(daemon->pool);
-	return rc;
+	if (rc)
+		return rc;
+	daemon->stats = local_pool_stats(daemon->pool);
+	/* A server on this machine has to be woken for each answer: polling would take the processor from it, on
+	 * which it would otherwise be woken at once. */
+	if (local_pool_link(daemon->pool, &link) && link.here &&
+	    !opts_given(&daemon->conf->opts, "spin_us"))
+		loop_set_spin(daemon->loop, 0);
+	return 0;
 }
 
 /* ---- the mount ---- */
@@ -156,6 +156,7 @@ static int mount_it(struct daemon *daemon, struct err *err)
 	struct fs_conf fs_conf = {
 	    .pool = daemon->pool,
 	    .read_only = conf->read_only,
+	    .shared = conf->shared,
 	    .max_background = conf->max_background,
 	    .attr_timeout_ms = conf->attr_timeout_ms,
 	    .touch = conf->lock_memory,
@@ -194,6 +195,28 @@ static void set_read_ahead(const struct daemon *daemon)
 		close(fd);
 }
 
+/* ---- the far end ---- */
+
+/* Whether requests wait for a donor or server that is away. */
+static bool is_waiting(const struct daemon *daemon)
+{
+	struct peer_status status;
+	struct backend_link link;
+
+	if (!daemon->is_peer)
+		return local_pool_link(daemon->pool, &link) && link.state == BACKEND_WAITING;
+	peer_pool_status(daemon->pool, &status);
+	return status.state == PEER_WAITING;
+}
+
+static void give_up(struct daemon *daemon)
+{
+	if (daemon->is_peer)
+		peer_pool_give_up(daemon->pool);
+	else
+		local_pool_give_up(daemon->pool);
+}
+
 /* ---- what the commands ask ---- */
 
 static int control_pin(void *ctx, uint64_t id, bool on, struct err *err)
@@ -208,8 +231,7 @@ static void control_forget(void *ctx)
 {
 	struct daemon *daemon = ctx;
 
-	if (daemon->is_peer)
-		peer_pool_give_up(daemon->pool);
+	give_up(daemon);
 }
 
 static const struct control_ops control_ops = {
@@ -269,14 +291,9 @@ static void end_check(struct loop_timer *timer)
 /* Lets what is in flight end; a donor that is away is not waited for. */
 static bool drain(struct daemon *daemon)
 {
-	struct peer_status status;
-
 	for (unsigned i = 0; i < END_TRIES && !fs_idle(daemon->fs); i++) {
-		if (daemon->is_peer) {
-			peer_pool_status(daemon->pool, &status);
-			if (status.state == PEER_WAITING)
-				peer_pool_give_up(daemon->pool);
-		}
+		if (is_waiting(daemon))
+			give_up(daemon);
 		loop_timer_set(daemon->loop, &daemon->end_timer, loop_now_ns() + END_MS * 1000000u);
 		loop_run(daemon->loop);
 	}

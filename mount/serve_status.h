@@ -25,7 +25,6 @@ struct daemon {
 	bool is_peer;
 	bool pool_answered;
 	struct err err; /* what the donor said */
-	char single[POOL_NAME_MAX + 1];
 	int fd; /* /dev/fuse */
 	struct fs *fs;
 	bool mounted, gone;

@@ -8,7 +8,7 @@
 #   O=DIR              the build directory (default build); built if need be
 #   BENCH_ONLY=LIST    only these measurements (randread1 randread32 randwrite32 seqread seqwrite buffered
 #                      mmap swap mount idle rss rtt nbd), separated by spaces or commas
-#   BENCH_CONTENDERS=LIST   default: tmpfs nbdfuse qsd remram
+#   BENCH_CONTENDERS=LIST   default: tmpfs nbdfuse qsd remram nbd
 #   BENCH_ROUNDS=N     rounds over all measurements (default 3)
 #   BENCH_QUICK=1      one round of one-second runs: for a first look
 #   BENCH_OUT=DIR      where results go: default docs/bench for a full run, $O/bench for any other
@@ -34,7 +34,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib-measure.sh
 
 MEASURES_ALL=(randread1 randread32 randwrite32 seqread seqwrite buffered mmap swap mount idle rss rtt nbd)
-CONTENDERS_ALL=(tmpfs nbdfuse qsd remram)
+CONTENDERS_ALL=(tmpfs nbdfuse qsd remram nbd)
 BUILD=${O:-build}
 TOOLS=$BUILD/tools
 QUICK=${BENCH_QUICK:+1}
@@ -63,7 +63,7 @@ choose() {
 
 build() {
 	local targets=("$TOOLS/memwork" "$TOOLS/fileop" "$TOOLS/proxy" "$TOOLS/ask")
-	if [[ " ${CONTENDERS[*]} " == *" remram "* ]]; then
+	if [[ " ${CONTENDERS[*]} " == *" remram "* || " ${CONTENDERS[*]} " == *" nbd "* ]]; then
 		targets+=("$BUILD/remramd" "$BUILD/remram")
 	fi
 	make -s -j2 "O=$BUILD" "${targets[@]}" >&2 || die "the build has failed"

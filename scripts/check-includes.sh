@@ -39,7 +39,7 @@ declare -A LEVEL=(
 	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0
 	[loop]=1 [conn]=1 [workers]=1
 	[store]=2 [blk]=2 [fault]=2 [backend]=2
-	[pool]=3 [region]=3 [catalogue]=3 [frame]=3
+	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3
 	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.
