@@ -63,9 +63,9 @@ static int listen_to(void *user_data, const char *context, const char *msg)
 
 static void listen_begin(struct nbd_handle *handle, struct answer *answer)
 {
-	const nbd_debug_callback callback = {.callback = listen_to, .user_data = answer};
+	const nbd_debug_callback listener = {.callback = listen_to, .user_data = answer};
 
-	nbd_set_debug_callback(handle, callback);
+	nbd_set_debug_callback(handle, listener);
 	nbd_set_debug(handle, true);
 }
 
