@@ -235,10 +235,17 @@ static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 	void *lent =
 	    check_access(rh, STORE_WRITE) ? NULL : store_lower_lend(rh->region->store, off, len);
 
-	/* The bytes change from now on. */
+	/* The bytes change from now on; see region_lent_changed. */
 	if (lent)
 		region_touch(rh->region, rh->session, rh->writer);
 	return lent;
+}
+
+void region_lent_changed(struct handle *handle)
+{
+	struct region_handle *rh = (struct region_handle *)handle;
+
+	region_touch(rh->region, rh->session, rh->writer);
 }
 
 static void handle_unlend(struct store *store, uint64_t off, uint32_t len)

@@ -78,6 +78,10 @@ void region_get_attr(struct region *region, uint64_t writer, struct region_attr 
 /* Somebody changes the bytes: moves version and mtime.  Any thread; the pool's mu not held. */
 void region_touch(struct region *region, uint64_t session, uint64_t writer);
 
+/* Memory that the handle's store has lent for a WRITE goes back (store_unlend follows), and the WRITE has failed
+ * or was never submitted: what was received by then has changed the bytes all the same. */
+void region_lent_changed(struct handle *handle);
+
 /* SETATTR's size; the caller has resized the store or will.  Any thread. */
 void region_set_size(struct region *region, uint64_t size);
 

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Leases and versions where things happen at the same time: writes that end halfway, writers that share a
+ * region on several loops, a donor that dies while one that has lost its lease still writes.
+ */
+#include <check.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/local_pool.h"
+#include "core/region.h"
+#include "tests/lib/donor.h"
+#include "tests/lib/raw.h"
+#include "tests/lib/rig.h"
+
+enum { BIG = 256 * 1024, QUARTER = BIG / 4, ROUNDS = 20000 };
+
+/* ---- half a write ---- */
+
+static struct donor donor;
+static struct raw a, b;
+static uint64_t id; /* of region "r" */
+
+static const char *const args[] = {"--pool", "ram=memory:?size=64M", "--lease", "1s", NULL};
+
+static void donor_setup(void)
+{
+	donor_start(&donor, args);
+	a.fd = b.fd = -1;
+}
+
+static void donor_teardown(void)
+{
+	raw_close(&a);
+	raw_close(&b);
+	donor_stop(&donor);
+}
+
+static uint64_t version_of(struct raw *raw)
+{
+	struct pool_req req = {.op = POOL_GETATTR, .id = id};
+
+	ck_assert_int_eq(raw_control(raw, &req, 0, 0), 0);
+	return req.attr.version;
+}
+
+static void wait_for_byte(struct raw *raw, uint64_t off, uint8_t want)
+{
+	uint8_t got = 0;
+
+	for (unsigned tries = 0; tries < 500; tries++) {
+		ck_assert_int_eq(raw_read(raw, 1, off, &got, 1), 0);
+		if (got == want)
+			return;
+		usleep(10000);
+	}
+	ck_abort_msg("byte %llu is %u", (unsigned long long)off, got);
+}
+
+static void moves_from(struct raw *raw, uint64_t version)
+{
+	for (unsigned tries = 0; tries < 500 && version_of(raw) == version; tries++)
+		usleep(10000);
+	ck_assert_uint_ne(version_of(raw), version);
+}
+
+/* Region "r" of BIG bytes "a"; a has sent half of a WRITE of "x"; what b knows is older than the second
+ * quarter: its version. */
+static uint64_t half_a_write(void)
+{
+	static uint8_t bytes[FRAME_REQ_LEN + BIG];
+	struct frame_req frame = {
+	    .op = FRAME_WRITE, .payload = BIG, .id = 99, .len = BIG, .handle = 1};
+	struct pool_req open = {.op = POOL_OPEN, .flags = POOL_READ, .number = 1};
+	struct pool_req lookup = {.op = POOL_LOOKUP, .name = "r"};
+	uint64_t version;
+	uint8_t got;
+
+	raw_open(&a, donor.port, "ram", 1, 1);
+	raw_open(&b, donor.port, "ram", 2, 1);
+	raw_create(&a, "r", 1);
+	ck_assert_int_eq(raw_control(&b, &lookup, 0, 0), 0);
+	open.id = id = lookup.attr.id;
+	memset(bytes, 'a', sizeof(bytes));
+	ck_assert_int_eq(raw_write(&a, 1, 0, bytes, BIG), 0); /* memory lends what is allocated */
+	ck_assert_int_eq(raw_control(&b, &open, 0, 0), 0);
+	memset(bytes, 'x', sizeof(bytes));
+	frame_req_put(bytes, &frame);
+	ck_assert(raw_bytes(&a, bytes, FRAME_REQ_LEN + QUARTER));
+	wait_for_byte(&b, QUARTER - 1, 'x');
+	version = version_of(&b);
+	ck_assert_int_eq(raw_read(&b, 1, QUARTER, &got, 1), 0);
+	ck_assert_uint_eq(got, 'a');
+	ck_assert(raw_bytes(&a, bytes + FRAME_REQ_LEN + QUARTER, QUARTER));
+	wait_for_byte(&b, 2 * QUARTER - 1, 'x');
+	return version;
+}
+
+/* Who looked while a payload was being received has looked too early, also if the rest never comes. */
+START_TEST(half_a_write_is_a_change)
+{
+	uint64_t version = half_a_write();
+
+	raw_close(&a);
+	moves_from(&b, version);
+}
+END_TEST
+
+/* The same where the lease is taken in the middle of it. */
+START_TEST(half_a_write_without_a_lease_is_a_change)
+{
+	struct pool_req open = {.op = POOL_OPEN, .flags = POOL_WRITE, .number = 2};
+	uint64_t version = half_a_write();
+	int rc = -EBUSY;
+
+	open.version = version;
+	open.id = id;
+	for (unsigned tries = 0; tries < 500 && rc == -EBUSY; tries++) {
+		rc = raw_control(&b, &open, 0, 0);
+		if (rc == -EBUSY)
+			usleep(10000);
+	}
+	ck_assert_int_eq(rc, 0);
+	ck_assert(!open.ret_unchanged);
+	ck_assert_uint_ne(open.attr.version, version);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("lease_race");
+	TCase *half = tcase_create("half a write");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	tcase_add_checked_fixture(half, donor_setup, donor_teardown);
+	tcase_set_timeout(half, 60);
+	tcase_add_test(half, half_a_write_is_a_change);
+	tcase_add_test(half, half_a_write_without_a_lease_is_a_change);
+	suite_add_tcase(suite, half);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
