@@ -130,10 +130,110 @@ START_TEST(half_a_write_without_a_lease_is_a_change)
 }
 END_TEST
 
+/* ---- writers that share a region ---- */
+
+static struct rig rig;
+static struct pool *pool;
+static struct region *region;
+static struct handle *handles[2];
+static _Atomic unsigned arrived;
+
+static void ask_done(struct pool_req *req, int err)
+{
+	req->err = err;
+}
+
+/* On no loop: this pool has no catalogue. */
+static void ask(struct pool_req *req, uint64_t session)
+{
+	req->session = session;
+	req->done = ask_done;
+	pool_submit(pool, req);
+	ck_assert_int_eq(req->err, 0);
+}
+
+static void share_setup(void)
+{
+	const struct local_pool_conf conf = {.name = "ram", .uri = "memory:?size=1M"};
+	struct err err = {0};
+
+	rig_start(&rig, 1, 1);
+	ck_assert_msg(!local_pool_create(&conf, rig.workers, &pool, &err), "%s", err.text);
+	for (unsigned i = 0; i < 2; i++) {
+		struct pool_req req = {.op = POOL_CREATE,
+		    .name = "r",
+		    .flags = POOL_READ | POOL_WRITE | POOL_SHARED,
+		    .number = 1,
+		    .attr.mode = 0600};
+
+		ask(&req, 2 + i);
+		handles[i] = req.ret_handle;
+	}
+	region = ((struct region_handle *)handles[0])->region;
+}
+
+static void share_teardown(void)
+{
+	for (unsigned i = 0; i < 2; i++)
+		local_pool_close(pool, handles[i]);
+	pool_destroy(pool);
+	rig_stop(&rig);
+}
+
+static uint64_t look(uint64_t session)
+{
+	struct pool_req req = {.op = POOL_GETATTR, .id = region->id};
+
+	ask(&req, session);
+	return req.attr.version;
+}
+
+/* Both threads leave together. */
+static void meet(unsigned round)
+{
+	atomic_fetch_add(&arrived, 1);
+	while (atomic_load(&arrived) < 2 * round)
+		;
+}
+
+static void *other_writer(void *arg)
+{
+	for (unsigned round = 1; round <= ROUNDS; round++) {
+		meet(2 * round - 1);
+		region_touch(region, 3, 3);
+		meet(2 * round);
+	}
+	return NULL;
+}
+
+/* However two writes at once fall, each writer is told that another one has changed what it knew. */
+START_TEST(neither_of_two_is_the_only_writer)
+{
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, other_writer, NULL), 0);
+	for (unsigned round = 1; round <= ROUNDS; round++) {
+		uint64_t version = look(2);
+
+		rig_check(look(3) == version, "round %u", round);
+		meet(2 * round - 1);
+		region_touch(region, 2, 2);
+		meet(2 * round);
+		rig_check(
+		    !region_unchanged(region, 2, version) && !region_unchanged(region, 3, version),
+		    "round %u: version %llu, then %llu, base %llu", round,
+		    (unsigned long long)version, (unsigned long long)region->version,
+		    (unsigned long long)region->base);
+	}
+	pthread_join(thread, NULL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("lease_race");
 	TCase *half = tcase_create("half a write");
+	TCase *share = tcase_create("sharing");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
@@ -142,6 +242,10 @@ int main(void)
 	tcase_add_test(half, half_a_write_is_a_change);
 	tcase_add_test(half, half_a_write_without_a_lease_is_a_change);
 	suite_add_tcase(suite, half);
+	tcase_add_checked_fixture(share, share_setup, share_teardown);
+	tcase_set_timeout(share, 60);
+	tcase_add_test(share, neither_of_two_is_the_only_writer);
+	suite_add_tcase(suite, share);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
