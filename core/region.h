@@ -45,6 +45,7 @@ struct region {
 	uint64_t resizer; /* whose they are, while refs > 0; 0: several sessions' */
 	struct region_lease lease;
 	struct catalogue_writer told; /* what the catalogue knows of its writer */
+	bool fresh; /* its version is not the one that the catalogue had when it was loaded */
 
 	/* Atomic: the data path reads them. */
 	_Atomic uint32_t mode;
