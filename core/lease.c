@@ -331,7 +331,7 @@ void lease_writer_now(const struct region *region, struct catalogue_writer *ret_
 	*ret_writer = (struct catalogue_writer){
 	    .writer = lasting(last),
 	    .base = atomic_load(&region->base),
-	    .writing = holder || region->lease.shared || region->refs,
+	    .writing = holder || region->lease.shared || region->refs || unrest(region),
 	};
 	if (!ret_writer->writing)
 		return;

@@ -280,11 +280,102 @@ START_TEST(neither_of_two_is_the_only_writer)
 }
 END_TEST
 
+/* ---- who the catalogue says writes ---- */
+
+static char dir[RIG_PATH_MAX];
+
+struct errand {
+	struct pool_req *req;
+	_Atomic bool done;
+};
+
+static void errand_done(struct pool_req *req, int err)
+{
+	struct errand *errand = req->data;
+
+	req->err = err;
+	atomic_store(&errand->done, true);
+}
+
+static void errand_submit(void *ctx)
+{
+	pool_submit(pool, ((struct errand *)ctx)->req);
+}
+
+/* Asks from the rig's loop: -errno. */
+static int run_errand(struct pool_req *req, uint64_t session, struct pool_session *who)
+{
+	struct errand errand = {.req = req};
+
+	req->session = session;
+	req->who = who;
+	req->data = &errand;
+	req->done = errand_done;
+	rig_call(rig.loops[0], errand_submit, &errand);
+	while (!atomic_load(&errand.done))
+		usleep(1000);
+	return req->err;
+}
+
+static void nothing(struct pool_session *ps)
+{
+}
+
+/* A holder of the lease is declared dead while a write of its is still on the way to the disk.  Until that has
+ * ended, and whatever else happens to the region, the catalogue says that somebody may be writing. */
+START_TEST(whoever_lost_the_lease_may_still_write)
+{
+	static const struct pool_session_ops ops = {.displace = nothing, .noticed = nothing};
+	struct pool_session dead = {.ops = &ops, .writer = (uint64_t)1 << 63 | 1, .holder = "dead"};
+	struct pool_session next = {.ops = &ops, .writer = (uint64_t)1 << 63 | 2, .holder = "next"};
+	struct pool_req create = {
+	    .op = POOL_CREATE, .name = "r", .flags = POOL_WRITE, .number = 1, .attr.mode = 0600};
+	struct pool_req open = {.op = POOL_OPEN, .flags = POOL_WRITE, .number = 1};
+	struct pool_req chmod = {.op = POOL_SETATTR, .set = POOL_SET_MODE, .attr.mode = 0640};
+	struct pool_req close = {.op = POOL_CLOSE};
+	char uri[RIG_PATH_MAX + 32], state[RIG_PATH_MAX + 8];
+	struct local_pool_conf conf = {
+	    .name = "disk", .uri = uri, .state_dir = state, .lease_ms = 1};
+	struct err err = {0};
+
+	rig_start(&rig, 1, 2);
+	rig_tmpdir(NULL, dir);
+	snprintf(uri, sizeof(uri), "file:%s/pool?size=1M", dir);
+	snprintf(state, sizeof(state), "%s/state", dir);
+	ck_assert_msg(!local_pool_create(&conf, rig.workers, &pool, &err), "%s", err.text);
+	ck_assert_int_eq(run_errand(&create, 2, &dead), 0);
+	region = ((struct region_handle *)create.ret_handle)->region;
+	open.id = chmod.id = region->id;
+	ck_assert(region->told.writing);
+	ck_assert_uint_eq(region->told.writer, dead.writer);
+	/* As store_submit counts a request that the disk has not done. */
+	atomic_fetch_add(&create.ret_handle->store.in_flight, 1);
+	usleep(5000);
+	ck_assert_int_eq(run_errand(&open, 3, &next), -EBUSY);
+	ck_assert_int_eq(run_errand(&chmod, 3, &next), 0);
+	ck_assert(region->told.writing);
+	atomic_fetch_sub(&create.ret_handle->store.in_flight, 1);
+	ck_assert_int_eq(run_errand(&chmod, 3, &next), 0);
+	ck_assert(!region->told.writing);
+	ck_assert_int_eq(run_errand(&open, 3, &next), 0);
+	ck_assert(region->told.writing);
+	ck_assert_uint_eq(region->told.writer, next.writer);
+	close.handle = open.ret_handle;
+	ck_assert_int_eq(run_errand(&close, 3, &next), 0);
+	close.handle = create.ret_handle;
+	ck_assert_int_eq(run_errand(&close, 2, &dead), 0);
+	pool_destroy(pool);
+	rig_stop(&rig);
+	rig_tmpdir_remove(dir);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("lease_race");
 	TCase *tc = tcase_create("donor");
 	TCase *share = tcase_create("sharing");
+	TCase *told = tcase_create("catalogue");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
@@ -298,6 +389,9 @@ int main(void)
 	tcase_set_timeout(share, 60);
 	tcase_add_test(share, neither_of_two_is_the_only_writer);
 	suite_add_tcase(suite, share);
+	tcase_add_unchecked_fixture(told, rig_tmpdirs_begin, rig_tmpdirs_end);
+	tcase_add_test(told, whoever_lost_the_lease_may_still_write);
+	suite_add_tcase(suite, told);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
