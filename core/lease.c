@@ -255,6 +255,8 @@ int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lea
 
 	if (rh && rh->handle.flags & POOL_WRITE && !lease_held(rh))
 		return -ENOLCK;
+	if (region->pins && region->pin_session != req->session)
+		return busy(req, user_find(region, region->pin_session));
 	rc = check_holder(region, req, lease_ms);
 	if (rc)
 		return rc;
