@@ -322,8 +322,14 @@ static int unmount_force(struct job *job, struct err *err)
 
 static int unmount_dead(struct job *job, char *note, struct err *err)
 {
-	int res = detach_all(&job->attach, err);
+	struct err ignored;
+	int res;
 
+	/* The kernel ends the connection with its daemon, unless a thread of that waits in the kernel for a page, with
+	 * the device open (fuse/lease.c): then everybody waits. */
+	if (job->mounted && job->state.pid)
+		fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
 	if (job->mounted && umount2(job->how->dir, UMOUNT_NOFOLLOW | MNT_DETACH))

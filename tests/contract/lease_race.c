@@ -305,8 +305,10 @@ static void errand_submit(void *ctx)
 /* Asks from the rig's loop: -errno. */
 static int run_errand(struct pool_req *req, uint64_t session, struct pool_session *who)
 {
-	struct errand errand = {.req = req};
+	static struct errand errand;
 
+	errand.req = req;
+	atomic_store(&errand.done, false);
 	req->session = session;
 	req->who = who;
 	req->data = &errand;
