@@ -106,12 +106,23 @@ mount_source "$(over tcp ram/work)" "$M"
 fileop "$M/work" verify 0 1M 5 , write 0 1M 6 , fsync
 refused "EBUSY" "$TOOLS/fileop" "$T/second/work" size
 refused "busy" truncate -s 1M "$T/second/work"
-refused "busy" rm "$T/second/work"
-refused "busy" mv "$T/second/work" "$T/second/other"
 contains "the log" "$(<"$T/second.log")" \
 	"region \"work\" is being written to by clients of its NBD export (the first: 127.0.0.1:"
 contains "status" "$(run "$REMRAM" status "$T/second")" "clients of its NBD export (the first: 127.0.0.1:"
 fileop --read "$T/second/work" verify 0 1M 6
+region "$T/ram/used" 1M
+mount_source "$(over unix ram/used)" "$T/third"
+for change in "truncate -s 2M $T/second/used" "rm $T/second/used" "mv $T/second/used $T/second/other"; do
+	refused "EBUSY" "$TOOLS/fileop" "$T/second/work" size
+	# shellcheck disable=SC2086
+	refused "busy" $change
+	is "who is in the way of $change" \
+		"$("$REMRAM" status --json "$T/second" | jq -r '.[0].daemon.busy | "\(.region) \(.holder)"' | sed 's/process [0-9]*/process N/')" \
+		"used clients of its NBD export (the first: process N (unix))"
+done
+touch "$T/second/free"
+refused "busy" mv "$T/second/free" "$T/second/used"
+umount_dir "$T/third"
 umount_dir "$M"
 eventually 10 "the client goes" unused "$T/ram/work"
 fileop "$T/second/work" write 0 1M 7
