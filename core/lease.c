@@ -161,6 +161,13 @@ static int busy(struct pool_req *req, const struct region_user *holder)
 	return -EBUSY;
 }
 
+int lease_pinned(const struct region *region, struct pool_req *req)
+{
+	if (region->pin_session == req->session)
+		return -EBUSY;
+	return busy(req, user_find(region, region->pin_session));
+}
+
 static bool is_dead(const struct region_user *user, const struct pool_req *req, uint32_t lease_ms)
 {
 	struct pool_session *ps = user->who;
@@ -228,7 +235,7 @@ int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease
 
 	if (region->pins && region->pin_session != req->session &&
 	    req->flags & (POOL_WRITE | POOL_PIN))
-		return busy(req, user_find(region, region->pin_session));
+		return lease_pinned(region, req);
 	if (!(req->flags & POOL_WRITE))
 		return 0;
 	rc = check_holder(region, req, lease_ms);

@@ -348,7 +348,7 @@ static int check_resize(struct local_pool *lp, struct pool_req *req, struct regi
 	if (!region)
 		rc = -ESTALE;
 	else if (region->pins && req->attr.size != atomic_load(&region->size))
-		rc = -EBUSY;
+		rc = lease_pinned(region, req);
 	else if (rh && !(rh->handle.flags & POOL_WRITE))
 		rc = -EBADF;
 	else if (!rh || !rh->created)

@@ -27,6 +27,10 @@
 
 enum { BUCKETS = 1024 };
 
+/* A mount gives its lease back some time after the close that ends it: a client that finds the region in use asks
+ * again after 10, 20, 40, 80 and 160 ms, as mounts do. */
+enum { TRIES = 5, TRY_NS = 10000000 };
+
 struct nbd_export {
 	struct nbd_export *next;
 	struct pool *pool;
@@ -267,11 +271,25 @@ int nbd_export_find(struct nbd_client *nc, const struct nbd_name *name, struct n
 
 /* ---- opening and closing ---- */
 
+static void open_again(struct loop_timer *timer)
+{
+	struct nbd_client *nc =
+	    (struct nbd_client *)((char *)timer - offsetof(struct nbd_client, again));
+
+	pool_submit(nc->found.pool, &nc->preq);
+}
+
 static void open_done(struct pool_req *preq, int err)
 {
 	struct nbd_client *nc =
 	    (struct nbd_client *)((char *)preq - offsetof(struct nbd_client, preq));
 
+	if (err == -EBUSY && nc->conn && !nc->draining && nc->tries < TRIES) {
+		nc->again.expired = open_again;
+		loop_timer_set(
+		    nc->sl->loop, &nc->again, loop_now_ns() + ((uint64_t)TRY_NS << nc->tries++));
+		return;
+	}
 	if (err == 0) {
 		nc->handle = preq->ret_handle;
 		nc->size = preq->attr.size;
@@ -288,6 +306,7 @@ void nbd_export_open(struct nbd_client *nc, void (*done)(struct nbd_client *nc, 
 	const struct nbd_found *found = &nc->found;
 
 	nc->opened = done;
+	nc->tries = 0;
 	nc->export = export_get(nc, found->pool, found->attr.id);
 	if (!nc->export) {
 		done(nc, -ENOMEM);

@@ -82,6 +82,8 @@ struct nbd_client {
 	struct nbd_export *export;
 	struct handle *handle;
 	void (*opened)(struct nbd_client *nc, int err); /* what waits for the pool */
+	struct loop_timer again; /* opens once more */
+	unsigned tries;
 	void (*closed)(struct nbd_client *nc);
 	uint64_t size; /* bytes, as told in the handshake */
 	bool read_only;

@@ -181,6 +181,8 @@ int fs_lease_init(struct fs *fs, struct err *err);
 void fs_lease_fini(struct fs *fs);
 /* The node is about to be freed. */
 void fs_stale_forget(struct fs *fs, struct fs_node *node);
+/* req->preq ended with -EBUSY for good: logs who is in the way, if somebody is. */
+void fs_refused(struct fs_req *req);
 /* req->preq ended with err.  True: it is asked again in a moment, since what is in the way may be about to
  * go.  If it is -EBUSY for good, that is logged. */
 bool fs_ask_again(struct fs_req *req, int err);

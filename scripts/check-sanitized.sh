@@ -19,8 +19,8 @@ cd "$(dirname "$0")/.."
 SAN=$1
 shift
 case $SAN in
-address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-57-8]' '^e2e/40' '^e2e/51' ;;
-thread) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-5]' ;;
+address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-57-8]' '^e2e/40' '^e2e/51' '^e2e/76' ;;
+thread) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-5]' '^e2e/76' ;;
 *) die "$SAN: address,undefined or thread" ;;
 esac
 export O=build-${SAN//,/-}

@@ -37,6 +37,20 @@ static void begin(void)
 	nbdraw_connect(&raw, test.path, FIXED | NO_ZEROES);
 }
 
+/* A client of the peer protocol opens the region "work" as loop devices do. */
+static void hold(struct raw *holder)
+{
+	struct pool_req req = {.op = POOL_LOOKUP, .name = "work"};
+
+	raw_open(holder, test.donor.port, "ram", 9, 1);
+	ck_assert_int_eq(raw_control(holder, &req, 0, 0), 0);
+	req = (struct pool_req){.op = POOL_OPEN,
+	    .id = req.attr.id,
+	    .flags = POOL_READ | POOL_WRITE | POOL_PIN,
+	    .number = 1};
+	ck_assert_int_eq(raw_control(holder, &req, 0, 0), 0);
+}
+
 /* The handshake goes on: an option is answered. */
 static void expect_going_on(void)
 {
@@ -533,15 +547,8 @@ END_TEST
 START_TEST(one_writer)
 {
 	static struct raw holder;
-	struct pool_req req = {.op = POOL_LOOKUP, .name = "work"};
 
-	raw_open(&holder, test.donor.port, "ram", 9, 1);
-	ck_assert_int_eq(raw_control(&holder, &req, 0, 0), 0);
-	req = (struct pool_req){.op = POOL_OPEN,
-	    .id = req.attr.id,
-	    .flags = POOL_READ | POOL_WRITE | POOL_PIN,
-	    .number = 1};
-	ck_assert_int_eq(raw_control(&holder, &req, 0, 0), 0);
+	hold(&holder);
 	begin();
 	ck_assert_uint_eq(info(NBD_O_GO, "ram/work"), NBD_R_ERR_POLICY);
 	ck_assert_ptr_nonnull(strstr((char *)raw.reply, "in use: "));
@@ -557,6 +564,35 @@ START_TEST(one_writer)
 	    &raw, test.path, NBD_SIMPLE, "ram/bystander", NULL); /* all clients are one writer */
 	ck_assert_uint_eq(raw.flags & NBD_READ_ONLY, 0);
 	ck_assert_int_eq(nbdtest_open_write(&test, "bystander"), -EBUSY);
+}
+END_TEST
+
+/* Who holds the region may be about to give it back: a client that comes too early waits a little, and one that
+ * goes meanwhile leaves nothing behind. */
+START_TEST(a_little_too_early)
+{
+	static struct raw holder;
+	struct pool_req req = {.op = POOL_CLOSE, .number = 1};
+	size_t len = nbdraw_go_data(data, "ram/work", 8, NULL, 0);
+
+	hold(&holder);
+	begin();
+	nbdraw_option(&raw, NBD_O_GO, data, len);
+	usleep(20000);
+	begin(); /* the first one goes */
+	nbdraw_option(&raw, NBD_O_GO, data, len);
+	usleep(50000);
+	ck_assert_int_eq(raw_control(&holder, &req, 1, 0), 0);
+	ck_assert(nbdraw_reply(&raw));
+	ck_assert_uint_eq(raw.reply_type, NBD_R_INFO);
+	count_replies(NBD_R_INFO);
+	ck_assert_uint_eq(nbdraw_cmd(&raw, 0, NBD_C_WRITE_ZEROES, 0, 4096, NULL), 0);
+	nbdraw_close(&raw);
+	for (unsigned i = 0; i < 500 && nbdtest_remove(&test, "work"); i++)
+		usleep(10000);
+	raw_close(&holder);
+	begin();
+	ck_assert_uint_eq(info(NBD_O_GO, "ram/work"), NBD_R_ERR_UNKNOWN);
 }
 END_TEST
 
@@ -592,6 +628,7 @@ int main(void)
 	tcase_add_test(tc, contexts_are_of_one_export);
 	tcase_add_test(tc, modes);
 	tcase_add_test(tc, one_writer);
+	tcase_add_test(tc, a_little_too_early);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

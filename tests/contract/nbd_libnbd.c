@@ -185,6 +185,7 @@ static int count_export(void *ctx, const char *name, const char *description)
 START_TEST(options)
 {
 	unsigned count = 0;
+	char *name;
 
 	nbd = nbd_create();
 	nbd_set_opt_mode(nbd, true);
@@ -201,7 +202,9 @@ START_TEST(options)
 	nbd_set_full_info(nbd, true);
 	nbd_set_export_name(nbd, "/ram/work");
 	GOOD(nbd_opt_go(nbd));
-	ck_assert_str_eq(nbd_get_canonical_export_name(nbd), "ram/work");
+	name = nbd_get_canonical_export_name(nbd);
+	ck_assert_str_eq(name, "ram/work");
+	free(name);
 	ck_assert_int_eq(nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM), 1);
 	ck_assert_int_eq(nbd_get_block_size(nbd, LIBNBD_SIZE_PREFERRED), 4096);
 	ck_assert_int_eq(nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM), 32 << 20);

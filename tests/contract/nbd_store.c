@@ -65,7 +65,7 @@ static void server_start(struct place *place)
 		execvp(words[0], words);
 		_exit(127);
 	}
-	for (unsigned i = 0; stat(place->socket, &st) && i < 5000; i++) {
+	for (unsigned i = 0; stat(place->socket, &st) && i < 20000; i++) {
 		ck_assert_msg(waitpid(place->server, NULL, WNOHANG) == 0, "%s has ended", words[0]);
 		usleep(1000);
 	}

@@ -106,12 +106,23 @@ mount_source "$(over tcp ram/work)" "$M"
 fileop "$M/work" verify 0 1M 5 , write 0 1M 6 , fsync
 refused "EBUSY" "$TOOLS/fileop" "$T/second/work" size
 refused "busy" truncate -s 1M "$T/second/work"
-refused "busy" rm "$T/second/work"
-refused "busy" mv "$T/second/work" "$T/second/other"
 contains "the log" "$(<"$T/second.log")" \
 	"region \"work\" is being written to by clients of its NBD export (the first: 127.0.0.1:"
 contains "status" "$(run "$REMRAM" status "$T/second")" "clients of its NBD export (the first: 127.0.0.1:"
 fileop --read "$T/second/work" verify 0 1M 6
+region "$T/ram/used" 1M
+mount_source "$(over unix ram/used)" "$T/third"
+for change in "truncate -s 2M $T/second/used" "rm $T/second/used" "mv $T/second/used $T/second/other"; do
+	refused "EBUSY" "$TOOLS/fileop" "$T/second/work" size
+	# shellcheck disable=SC2086
+	refused "busy" $change
+	is "who is in the way of $change" \
+		"$("$REMRAM" status --json "$T/second" | jq -r '.[0].daemon.busy | "\(.region) \(.holder)"' | sed 's/process [0-9]*/process N/')" \
+		"used clients of its NBD export (the first: process N (unix))"
+done
+touch "$T/second/free"
+refused "busy" mv "$T/second/free" "$T/second/used"
+umount_dir "$T/third"
 umount_dir "$M"
 eventually 10 "the client goes" unused "$T/ram/work"
 fileop "$T/second/work" write 0 1M 7
@@ -189,6 +200,46 @@ contains "the client's log" "$(<"$M.log")" "connected again"
 umount_dir "$M"
 same "$T/disk/work" <(run nbdcopy "$(over unix disk/work)" -)
 
+step "connections that are cut under I/O: nothing fails, nothing is wrong"
+proxy_port=$(e2e_port)
+"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$NBD_PORT" --control "$T/proxy" </dev/null \
+	>"$T/proxy.log" 2>&1 &
+guard_add pid $!
+eventually 5 "the proxy's control socket" test -S "$T/proxy"
+eventually 10 "the client goes" unused "$T/disk/work"
+mount_nbd "nbd://127.0.0.1:$proxy_port/disk/work" "$M"
+job fio --name=verify --filename="$M/work" --size=64M --rate=,20m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
+	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.cut.log"
+for _ in {1..20}; do
+	sleep 0.1
+	process_alive "$JOB" || fail "the job has ended before the last cut"
+	run "$TOOLS/ask" "$T/proxy" cut >/dev/null
+done
+job_passes 60
+umount_dir "$M"
+same "$T/disk/work" <(run nbdcopy "$(over unix disk/work)" -)
+
+step "every connection has its share of many requests"
+nbdkit_start() {
+	rm -f "$T/kit"
+	e2e_exec nbdkit --foreground --unix "$T/kit" "$@" </dev/null >>"$T/nbdkit.log" 2>&1 &
+	KIT_PID=$!
+	guard_add pid "$KIT_PID"
+	eventually 10 "nbdkit listens" test -S "$T/kit"
+}
+nbdkit_stop() {
+	kill -KILL "$KIT_PID"
+	wait "$KIT_PID" 2>/dev/null || true
+	guard_drop pid "$KIT_PID"
+}
+nbdkit_start --filter=log --filter=delay memory 64M logfile="$T/kit.trace" rdelay=5ms
+mount_source "nbd+unix:///?socket=$T/kit&conns=4" "$M"
+run_for 60 fio --name=many --filename="$M/nbd" --size=64M --rw=randread --bs=4k --ioengine=libaio --iodepth=128 --direct=1 \
+	--number_ios=4000 --output="$T/fio.log"
+is "connections that read" "$(sed -nE 's/.* connection=([0-9]+) Read .*/\1/p' "$T/kit.trace" | sort -u | wc -l)" 4
+umount_dir "$M"
+nbdkit_stop
+
 step "a region of another donor is a pool, which is exported again under its name"
 region "$T/ram/vm" 64M
 mkfifo "$T/again.ready"
@@ -225,18 +276,6 @@ drop_cache "$T/ram/vm"
 fileop --read "$T/ram/vm" zeros 0 3M , verify 3M 5M 9 , zeros 8M 56M
 
 step "errors below an export reach its client, each as itself, and nothing else fails"
-nbdkit_start() {
-	rm -f "$T/kit"
-	e2e_exec nbdkit --foreground --unix "$T/kit" "$@" </dev/null >>"$T/nbdkit.log" 2>&1 &
-	KIT_PID=$!
-	guard_add pid "$KIT_PID"
-	eventually 10 "nbdkit listens" test -S "$T/kit"
-}
-nbdkit_stop() {
-	kill -KILL "$KIT_PID"
-	wait "$KIT_PID" 2>/dev/null || true
-	guard_drop pid "$KIT_PID"
-}
 nbdkit_start --filter=error memory 64M error-pwrite=ENOSPC error-pwrite-rate=100% error-pread=EIO error-pread-rate=100% \
 	error-file="$T/fail"
 again_start "nbd+unix:///?socket=$T/kit"
