@@ -116,7 +116,7 @@ int cache_create(const struct cache_conf *conf, struct cache **ret_cache, struct
 void cache_destroy(struct cache *cache);
 
 /* The remote store to use from now on; requests that waited for one go on.  Kept, not owned; align ≤
- * STORE_BLOCK; reads beyond the region's size give zeros, writes extend it. */
+ * STORE_BLOCK, size ≥ conf.size_max; reads beyond the region's size give zeros, writes extend it. */
 void cache_attach(struct cache *cache, struct store *remote);
 /* Sends nothing more to the remote; call->done when nothing is in flight there: then the store can go.
  * What fails meanwhile is told as ever.  Requests that need a remote wait. */
@@ -157,7 +157,6 @@ struct cache_flush {
 	enum cache_durability durability;
 	void (*done)(struct cache_flush *flush, int err);
 	struct cache_flush *next; /* private */
-	struct store_req *req; /* private: a handle's request that this is, or NULL */
 };
 
 /* Everything dirty in the range now will be pushed (CACHE_REMOTE) or is on disk (CACHE_LOCAL) when done

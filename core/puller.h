@@ -58,10 +58,11 @@ struct pull_job {
 	uint64_t left;
 	/* Private. */
 	struct pull_job *next;
-	uint64_t pos, end;
-	unsigned in_flight;
+	uint64_t pos, end, known;
+	uint64_t in_flight;
 	int err;
-	bool scanned;
+	bool started;
+	unsigned passes;
 };
 
 void puller_add(struct puller *puller, struct pull_job *job);
