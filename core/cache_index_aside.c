@@ -77,10 +77,10 @@ static void tell(struct cache_index *index, const struct index_region *region,
 	for (size_t i = 0; i < count; i++)
 		dirty += (uint64_t)__builtin_popcountll(rows[i].chunk.dirty) * STORE_BLOCK;
 	size_format(dirty, text);
-	log_warn("cache=%s: \"%s\": %s: set aside in aside/%s; %s%s of it may not be at the donor "
+	log_warn("cache=%s: \"%s\": %s: set aside in aside/%s; %s%s may not be at the donor "
 		 "(remram rescue shows and saves it)",
 	    cache_dir_path(index->dir), region->name, region->why, region->aside,
-	    unknown ? "at least " : "", text);
+	    unknown ? "all that is not known to be clean, at least " : "", text);
 }
 
 int index_set_aside(struct cache_index *index, struct index_region *region, const char *why,

@@ -34,7 +34,8 @@ static bool changed[MANY];
 static unsigned takes, gives, commits;
 static struct {
 	unsigned idx;
-	uint64_t busy, gone; /* added to dirty, taken from resident, when state is asked for */
+	uint64_t busy, gone, come; /* added to dirty, taken from and added to resident, when state
+				      is asked for */
 } meanwhile;
 
 static void setup(void)
@@ -73,6 +74,7 @@ static void state_now(void *ctx, struct index_chunk *chunk)
 	if (chunk->idx == meanwhile.idx) {
 		chunk->dirty |= meanwhile.busy;
 		chunk->resident &= ~meanwhile.gone;
+		chunk->resident |= meanwhile.come;
 	}
 }
 
@@ -323,10 +325,12 @@ START_TEST(state_at_the_end_counts)
 	put_block(3, 0, 1, false);
 	put_block(3, 1, 2, false);
 	put_block(3, 2, 3, true);
-	/* While the checksums are computed, block 0 is written to and block 1 is evicted. */
+	/* While the checksums are computed, block 0 is written to, block 1 is evicted, and block 9,
+	 * whose bytes nobody has summed, becomes resident. */
 	meanwhile.idx = 3;
 	meanwhile.busy = 1;
 	meanwhile.gone = 2;
+	meanwhile.come = 1 << 9;
 	commit_ok();
 	memset(&meanwhile, 0, sizeof(meanwhile));
 	abandon_all();
@@ -334,6 +338,9 @@ START_TEST(state_at_the_end_counts)
 	state[3].resident &= ~(uint64_t)2;
 	open_all();
 	expect_state();
+	ck_assert_uint_eq(cr.load.newer, 0);
+	/* Block 1's bytes; there are none of block 9. */
+	ck_assert_uint_eq(cr.load.dropped, 1);
 	close_all();
 }
 END_TEST
