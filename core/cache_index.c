@@ -19,7 +19,7 @@
  *      computed) and still is now; as clean only if it is clean now and nobody is writing it: a
  *      later write does not fit the checksum, so a crash shows it.
  *   3. What was taken is stored, or given back.
- *   4. A commit ends: it takes at most as many chunks as the region has, plus one batch.
+ *   4. A commit ends: it takes at most twice as many chunks as the region has, and one batch.
  *
  * Locking: none here; core/cache_db.h has its own.
  * Failure: the first error ends a commit; each transaction is whole or has not happened.  A failed sync
@@ -294,7 +294,7 @@ static void commit_begin(struct indexed *ix)
 	ix->waiting = NULL;
 	ix->tail = &ix->waiting;
 	ix->taken = 0;
-	ix->rounds_end = ix->next.size / INDEX_CHUNK + 1;
+	ix->rounds_end = 2 * (ix->next.size / INDEX_CHUNK + 1);
 	round_begin(ix);
 }
 

@@ -129,8 +129,8 @@ void cache_index_load(struct index_load *load);
 
 struct indexed_ops {
 	/* Takes up to max chunks that have changed, with their state; how many: less than max means that
-	 * this was all.  None comes a second time before all those that had changed at the first call of
-	 * a commit have come (a cursor that goes round). */
+	 * this was all.  A cursor goes round, so that writers who are busy in one place do not keep the
+	 * rest from being taken: a commit stops when it has taken twice as many as the region has. */
 	unsigned (*take)(void *ctx, struct index_chunk *chunks, unsigned max);
 	/* The state of chunk->idx now.  dirty: also blocks with a write in flight in the data file.
 	 * resident: without blocks that are being evicted or fetched.  NULL: nothing changes while a

@@ -46,7 +46,7 @@ struct indexed {
 	struct index_call *waiting, **tail; /* for the next */
 	struct index_region next; /* as described last */
 	bool described; /* next is not stored yet */
-	uint64_t taken, rounds_end; /* by this commit; as many as there were chunks when it began */
+	uint64_t taken, rounds_end; /* chunks: by this commit; when it is enough */
 	struct log_limit limit;
 	struct index_call *end; /* the end that was asked for */
 	void (*end_run)(struct work *work);

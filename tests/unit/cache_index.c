@@ -289,7 +289,7 @@ START_TEST(busy_writers_do_not_keep_a_commit)
 	open_all();
 	indexed_start(cr.indexed, &busy, NULL);
 	commit_ok();
-	ck_assert_uint_le(takes, 4);
+	ck_assert_uint_le(takes, 6);
 	abandon_all();
 }
 END_TEST
