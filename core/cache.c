@@ -51,7 +51,7 @@ enum {
 };
 
 #define WINDOW_DEFAULT ((uint64_t)32 << 20)
-#define SIZE_LEAST ((uint64_t)16 << 20)
+#define SIZE_LEAST ((uint64_t)2 << 20)
 
 /* ---- operations ---- */
 
