@@ -7,17 +7,18 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct store *memory_side(
-    struct backend **ret_backend, struct workers *workers, uint64_t size, uint64_t seed)
+static struct store *memory_side(struct backend **ret_backend, struct store **ret_memory,
+    struct workers *workers, uint64_t size, uint64_t seed)
 {
-	struct store *memory, *fault;
+	struct store *fault;
 	char uri[64];
 	struct err err;
 
 	snprintf(uri, sizeof(uri), "memory:?size=%llu", (unsigned long long)size);
 	ck_assert_msg(backend_open(uri, false, workers, ret_backend, &err) == 0, "%s", err.text);
-	ck_assert_int_eq((*ret_backend)->ops->region_open(*ret_backend, 7, true, &memory, &err), 0);
-	ck_assert_int_eq(fault_create(memory, seed, &fault, &err), 0);
+	ck_assert_int_eq(
+	    (*ret_backend)->ops->region_open(*ret_backend, 7, true, ret_memory, &err), 0);
+	ck_assert_int_eq(fault_create(*ret_memory, seed, &fault, &err), 0);
 	return fault;
 }
 
@@ -44,8 +45,8 @@ void cache_rig_build(struct cache_rig *cr, struct loop *loop, struct workers *wo
 	struct err err;
 
 	if (!cr->local) { /* else they are there from before */
-		cr->local = memory_side(&cr->backends[0], workers, size_max, 1);
-		cr->remote = memory_side(&cr->backends[1], workers, size_max, 2);
+		cr->local = memory_side(&cr->backends[0], &cr->memory[0], workers, size_max, 1);
+		cr->remote = memory_side(&cr->backends[1], &cr->memory[1], workers, size_max, 2);
 	}
 	cr->loop = loop;
 	cr->stopped = false;
@@ -220,5 +221,4 @@ void sim_end(struct sim *sim, struct cache_rig *cr)
 	do {
 		sim_run(sim, 1000000);
 	} while (!cr->stopped);
-	cache_rig_close(cr);
 }

@@ -34,6 +34,7 @@ struct cache_rig_conf {
 struct cache_rig {
 	struct loop *loop;
 	struct backend *backends[2];
+	struct store *memory[2]; /* local and remote, below the fault layers */
 	struct store *local, *remote; /* the fault layers */
 	struct cache_group *group;
 	struct cache *cache;
@@ -81,7 +82,7 @@ void sim_submit(struct store *store, struct sim_req *sr);
 /* Submits and runs until it is done: its error. */
 int sim_op(struct sim *sim, struct store *store, enum store_op op, uint64_t off, uint64_t len,
     void *buf, unsigned flags);
-/* Stops and frees a rig. */
+/* Stops a rig: cache_rig_close or cache_rig_free may follow. */
 void sim_end(struct sim *sim, struct cache_rig *cr);
 
 #endif
