@@ -398,7 +398,13 @@ START_TEST(what_was_pushed_is_pushed_again_when_the_flush_fails)
 	struct fault_counts counts;
 
 	begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 100000});
-	fault(cr.remote, STORE_FLUSH, 1, -EIO, false);
+	fault_add(cr.remote, &(struct fault_rule){
+				 .kind = FAULT_DELAY,
+				 .ops = FAULT_OP(STORE_FLUSH),
+				 .count = 1,
+				 .delay_ns = MS,
+				 .err = -EIO,
+			     });
 	ck_assert_int_eq(op(STORE_WRITE, 0, 64 * KIB, out, 0), 0);
 	ck_assert_int_eq(flush(), -EIO);
 	/* The donor forgets. */
