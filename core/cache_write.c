@@ -136,6 +136,8 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 	struct cache_group *group = op->cache->group;
 	uint64_t blocks = state_count_unheld(op->cache, lo, hi);
 
+	op->lo = lo;
+	op->hi = hi;
 	if (blocks == 0 || room_reserve(op, blocks, true))
 		return true;
 	/* With nothing to wait for (all is pinned) the bound gives way. */
@@ -280,8 +282,8 @@ static void zero_step(struct cache_op *op)
 {
 	struct store_req *req = op->req;
 	struct cache *cache = op->cache;
-	/* What has no state is zeros. */
-	uint64_t end = min_u64(req->off + req->len, cache->span << BLOCK_SHIFT);
+	/* Beyond the region's end all is zeros. */
+	uint64_t end = min_u64(req->off + req->len, blocks_up(cache->size) << BLOCK_SHIFT);
 	bool keep = req->flags & STORE_KEEP;
 
 	if (req->off >= end) {
