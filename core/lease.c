@@ -15,8 +15,9 @@
  *   1. lease.holder is a user with exclusive > 0, and the only one; lease.shared and lease.lost are the
  *      sums over the users.
  *   2. Nobody else gets the right to write while a handle that lost it has something in flight: a request
- *      or loan counts as in flight before it looks at gen (store_submit, store_lend), the taker moves gen
- *      before it looks at in_flight, and both with a fence between: one of them sees the other.
+ *      or loan counts as in flight (store_submit, store_lend) before it looks at gen, the taker moves gen
+ *      before it looks at in_flight.  Both are changes of gen, so they have an order: if the request's is
+ *      the first, the taker sees it in flight; if the taker's is, the request is refused.
  *   3. A notice tells the version and counts as telling it: region->seen is set, so the next write moves
  *      the version again, and is told again.
  *
@@ -147,8 +148,8 @@ bool lease_held(const struct region_handle *rh)
 {
 	if (rh->handle.flags & POOL_SHARED)
 		return true;
-	atomic_thread_fence(memory_order_seq_cst); /* invariant 2 */
-	return rh->lease_gen == atomic_load_explicit(&rh->user->gen, memory_order_relaxed);
+	/* A change of it by 0: invariant 2. */
+	return rh->lease_gen == atomic_fetch_add(&rh->user->gen, 0);
 }
 
 static int busy(struct pool_req *req, const struct region_user *holder)
@@ -177,13 +178,25 @@ static void take(struct region *region)
 {
 	struct region_user *user = region->lease.holder;
 
-	atomic_fetch_add(&user->gen, 1);
-	atomic_thread_fence(memory_order_seq_cst); /* invariant 2 */
+	atomic_fetch_add(&user->gen, 1); /* invariant 2 */
 	user->lost += user->exclusive;
 	region->lease.lost += user->exclusive;
 	user->exclusive = 0;
 	region->lease.holder = NULL;
 	user->who->ops->displace(user->who);
+}
+
+/* Makes sure that nobody else holds the lease, and takes it from whoever is dead. */
+static int check_holder(struct region *region, struct pool_req *req, uint32_t lease_ms)
+{
+	const struct region_user *holder = region->lease.holder;
+
+	if (!holder || holder->session == req->session)
+		return 0;
+	if (!is_dead(holder, req, lease_ms))
+		return busy(req, holder);
+	take(region);
+	return 0;
 }
 
 /* A user that lost the lease and has not come to rest; NULL: none. */
@@ -210,19 +223,17 @@ static const struct region_user *other_sharer(const struct region *region, uint6
 
 int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease_ms)
 {
-	struct region_user *holder = region->lease.holder;
 	const struct region_user *in_the_way;
+	int rc;
 
 	if (region->pins && region->pin_session != req->session &&
 	    req->flags & (POOL_WRITE | POOL_PIN))
 		return busy(req, user_find(region, region->pin_session));
 	if (!(req->flags & POOL_WRITE))
 		return 0;
-	if (holder && holder->session != req->session) {
-		if (!is_dead(holder, req, lease_ms))
-			return busy(req, holder);
-		take(region);
-	}
+	rc = check_holder(region, req, lease_ms);
+	if (rc)
+		return rc;
 	in_the_way = unrest(region);
 	if (!in_the_way && (!(req->flags & POOL_SHARED) || req->flags & POOL_PIN))
 		in_the_way = other_sharer(region, req->session);
@@ -236,15 +247,18 @@ int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease
 	return 0;
 }
 
-int lease_check_resize(struct region *region, struct pool_req *req)
+int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lease_ms)
 {
 	const struct region_handle *rh = (const struct region_handle *)req->handle;
-	const struct region_user *in_the_way = unrest(region);
+	const struct region_user *in_the_way;
+	int rc;
 
 	if (rh && rh->handle.flags & POOL_WRITE && !lease_held(rh))
 		return -ENOLCK;
-	if (region->lease.holder && region->lease.holder->session != req->session)
-		in_the_way = region->lease.holder;
+	rc = check_holder(region, req, lease_ms);
+	if (rc)
+		return rc;
+	in_the_way = unrest(region);
 	return in_the_way ? busy(req, in_the_way) : 0;
 }
 

@@ -354,7 +354,7 @@ static int check_resize(struct local_pool *lp, struct pool_req *req, struct regi
 	else if (!rh || !rh->created)
 		rc = pool_check_mode(atomic_load(&region->mode), POOL_WRITE);
 	if (rc == 0)
-		rc = lease_check_resize(region, req);
+		rc = lease_check_resize(region, req, lp->pool.lease_ms);
 	if (rc == 0) {
 		region->resizer =
 		    region->refs && region->resizer != req->session ? 0 : req->session;
@@ -464,7 +464,9 @@ void local_pool_submit(struct pool *pool, struct pool_req *req)
 			start_change(lp, req);
 		return;
 	case POOL_CLOSE:
-		if (lp->cat && atomic_load(&((struct region_handle *)req->handle)->region->dirty)) {
+		if (lp->cat &&
+		    (req->handle->flags & POOL_WRITE ||
+			atomic_load(&((struct region_handle *)req->handle)->region->dirty))) {
 			start_change(lp, req);
 			return;
 		}
