@@ -78,9 +78,9 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	};
 	struct peer_status status;
 
-	if (!daemon->is_peer)
+	if (!daemon->donor)
 		return;
-	peer_pool_status(daemon->pool, &status);
+	peer_pool_status(daemon->donor, &status);
 	put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"
 	    "\"rtt_us\":%.1f,\"bytes_in\":%llu,\"bytes_out\":%llu,\"in_flight\":%u},",

@@ -53,8 +53,8 @@ static void begin(void)
 	struct err err;
 
 	if (has_dir)
-		ck_assert_msg(cache_dir_open(path, "/test", rig.workers, &dir, &err) == 0, "%s",
-		    err.text);
+		ck_assert_msg(
+		    cache_dir_open(path, "/test", rig.workers, &dir, &err) == 0, "%s", err.text);
 	conf.dir = dir;
 	conf.lower = lower.pool;
 	conf.loop = lower.loop;
@@ -110,10 +110,8 @@ static void setup(int stack)
 		ck_assert_int_eq(client_open(&lower, rig.loops[0], &cc, &err), 0);
 		ck_assert_int_eq(client_open(&other, rig.loops[0], &cc, &err), 0);
 	} else {
-		lower = (struct client){
-		    .loop = rig.loops[0], .pool = serve.pools[0], .session = 7};
-		other = (struct client){
-		    .loop = rig.loops[0], .pool = serve.pools[0], .session = 8};
+		lower = (struct client){.loop = rig.loops[0], .pool = serve.pools[0], .session = 7};
+		other = (struct client){.loop = rig.loops[0], .pool = serve.pools[0], .session = 8};
 	}
 	if (has_dir)
 		rig_tmpdir(NULL, path);
@@ -153,13 +151,11 @@ static uint64_t id_of(struct client *client, const char *name)
 	return req.attr.id;
 }
 
-static int open_at(struct client *client, const char *name, unsigned flags, uint64_t version,
-    struct pool_req *ret)
+static int open_at(
+    struct client *client, const char *name, unsigned flags, uint64_t version, struct pool_req *ret)
 {
-	*ret = (struct pool_req){.op = POOL_OPEN,
-	    .id = id_of(client, name),
-	    .flags = flags,
-	    .version = version};
+	*ret = (struct pool_req){
+	    .op = POOL_OPEN, .id = id_of(client, name), .flags = flags, .version = version};
 	return client_ask(client, ret);
 }
 
@@ -469,13 +465,12 @@ START_TEST(xattrs)
 	ck_assert_int_eq(set_xattr("r", "user.remram.pull_order", (char[]){"0-64K:10,512K-:9"}), 0);
 	ck_assert_int_eq(get_xattr("r", "user.remram.pull_order", text, sizeof(text)), 0);
 	ck_assert_str_eq(text, "0-64K:10,512K-:9");
-	ck_assert_int_eq(
-	    set_xattr("r", "user.remram.pull_order", (char[]){"nonsense"}), -EINVAL);
+	ck_assert_int_eq(set_xattr("r", "user.remram.pull_order", (char[]){"nonsense"}), -EINVAL);
 	ck_assert_int_eq(set_xattr("r", "user.remram.durability", (char[]){"none"}), 0);
 	ck_assert_int_eq(get_xattr("r", "user.remram.durability", text, sizeof(text)), 0);
 	ck_assert_str_eq(text, "none");
-	ck_assert_int_eq(set_xattr("r", "user.remram.durability", (char[]){"local"}),
-	    has_dir ? 0 : -EOPNOTSUPP);
+	ck_assert_int_eq(
+	    set_xattr("r", "user.remram.durability", (char[]){"local"}), has_dir ? 0 : -EOPNOTSUPP);
 	ck_assert_int_eq(set_xattr("r", "user.remram.durability", (char[]){"often"}), -EINVAL);
 	ck_assert_int_eq(set_xattr("r", "user.remram.resident", (char[]){"1"}), -EPERM);
 	ck_assert_int_eq(set_xattr("r", "user.own", (char[]){"1"}), 0);
