@@ -37,6 +37,7 @@ declare -A LEVEL=(
 	[loop]=1 [conn]=1 [workers]=1
 	[store]=2 [blk]=2 [fault]=2 [backend]=2
 	[pool]=3 [region]=3 [catalogue]=3 [frame]=3
+	[window]=2 [pull_order]=1 [cache]=3 [puller]=3 [pusher]=3
 	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.
