@@ -33,6 +33,7 @@ static void print_usage(FILE *out)
 	      "       remram status [--json] [DIR]           mounts, connections, swap, speeds\n"
 	      "       remram doctor [--json] [DIR]           is this machine ready for swap?\n"
 	      "       remram abort DIR                       end a mount that hangs\n"
+	      "       remram rescue CACHEDIR                 what a cache keeps aside\n"
 	      "       remram help | --version\n"
 	      "\n"
 	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists "
@@ -62,6 +63,8 @@ static int run_command(int argc, char **argv)
 		return cmd_doctor(argc - 1, argv + 1);
 	if (!strcmp(command, "abort"))
 		return cmd_abort(argc - 1, argv + 1);
+	if (!strcmp(command, "rescue"))
+		return cmd_rescue(argc - 1, argv + 1);
 	if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h")) {
 		print_usage(stdout);
 		return 0;
