@@ -294,6 +294,33 @@ static int load_region(struct loading *ld)
 	return load_known(ld);
 }
 
+/* With memory for it: the region, open, or nothing left behind. */
+static int load_open(struct index_load *load, struct loading *ld, struct indexed *ix)
+{
+	int rc;
+
+	ix->index = load->index;
+	ix->fd = -1;
+	ix->tail = &ix->waiting;
+	ld->load = load;
+	ld->index = load->index;
+	ld->ix = ix;
+	ld->err = &load->err;
+	rc = load_region(ld);
+	free(ld->rows);
+	free(ld->changed);
+	if (rc) {
+		if (ix->fd >= 0)
+			close(ix->fd);
+		free(load->chunks);
+		load->chunks = NULL;
+		return rc;
+	}
+	ix->region = ix->next = load->region = ld->region;
+	load->indexed = ix;
+	return 0;
+}
+
 static void load_run(struct work *work)
 {
 	struct index_load *load =
@@ -301,32 +328,12 @@ static void load_run(struct work *work)
 	struct loading *ld = calloc(1, sizeof(*ld));
 	struct indexed *ix = calloc(1, sizeof(*ix));
 
-	load->rc = -ENOMEM;
-	if (!ld || !ix) {
-		err_set(&load->err, -ENOMEM, "out of memory for a cache's index");
-	} else {
-		ix->index = load->index;
-		ix->fd = -1;
-		ix->tail = &ix->waiting;
-		ld->load = load;
-		ld->index = load->index;
-		ld->ix = ix;
-		ld->err = &load->err;
-		load->rc = load_region(ld);
-		ix->region = ix->next = ld->region;
-		free(ld->rows);
-		free(ld->changed);
-	}
-	if (load->rc == 0) {
-		load->indexed = ix;
-		load->region = ix->region;
-	} else if (ix) {
-		if (ix->fd >= 0)
-			close(ix->fd);
+	if (ld && ix)
+		load->rc = load_open(load, ld, ix);
+	else
+		load->rc = err_set(&load->err, -ENOMEM, "out of memory for a cache's index");
+	if (load->rc)
 		free(ix);
-		free(load->chunks);
-		load->chunks = NULL;
-	}
 	free(ld);
 }
 

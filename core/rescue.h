@@ -53,7 +53,7 @@ int rescue_ranges(const char *path, const char *key,
 
 /* Writes the dirty data of an entry into a new file (mode 0600), at its offsets; the rest are holes; as
  * long as the region was; stable on return.  *ret_bad: blocks that do not fit their checksum (written
- * after the last commit, or damaged).  -EEXIST: the file is there already.  After an error there is no
+ * after the last commit, or damaged) or have none.  -EEXIST: the file is there already.  After an error there is no
  * file, and the entry is as it was. */
 int rescue_export(
     const char *path, const char *key, const char *to, uint64_t *ret_bad, struct err *err);

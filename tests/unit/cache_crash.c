@@ -5,7 +5,8 @@
  * A child process plays a managed region on a real cache directory: it writes, punches, pulls, pushes,
  * evicts and flushes at random, with commits under way meanwhile, and keeps the rules of
  * core/cache_index.h.  What it was promised stands in memory that it shares with the test, and so does
- * the donor, which outlives it.  At the n-th time that the index comes by a chosen step the child
+ * the donor, which outlives it.  At the n-th time that the index comes by a chosen step, or before its
+ * n-th operation, the child
  *   is killed (SIGKILL): files are as the kernel has them, or
  *   loses power: files are what tests/unit/disk_shim.h leaves of them: what was synced, and any part
  *   of what was not, sector by sector, of the data files and of SQLite's alike.
@@ -52,6 +53,7 @@ struct world {
 };
 
 #define ABSENT UINT32_MAX
+#define NEVER ((enum index_step)(INDEX_STEPS + 1)) /* not a step: nothing is cut off */
 
 static struct world *world;
 static char dir[RIG_PATH_MAX], path[RIG_PATH_MAX + 8];
@@ -385,8 +387,11 @@ static void child_work(void)
 			    "read");
 			memcpy(&mini.value[b], buf, 4);
 		}
-	for (unsigned i = 0; i < OPS; i++)
+	for (unsigned i = 0; i < OPS; i++) {
+		if (mini.cut_step == INDEX_STEPS && mini.cut_after-- == 0)
+			cut();
 		do_something();
+	}
 	commit_finish();
 	commit_start();
 	commit_finish();
@@ -503,7 +508,7 @@ static void heal(void)
 static void verify(bool power, const char *what)
 {
 	memset(&mini, 0, sizeof(mini));
-	mini.cut_step = INDEX_STEPS;
+	mini.cut_step = NEVER;
 	mini_open();
 	ck_assert_str_eq(mini.cr.load.aside, "");
 	ck_assert_msg((mini.cr.load.found == INDEX_CLEAN) == world->closed,
@@ -532,6 +537,8 @@ static const struct {
     {INDEX_STEP_STORED, "stored", 8},
     {INDEX_STEP_COMMITTED, "committed", 8},
     {INDEX_STEP_CLOSED, "closed", 1},
+    {INDEX_STEPS, "operation", OPS},
+    {INDEX_STEPS, "operation", OPS},
 };
 
 static const enum index_step load_steps[] = {
@@ -603,6 +610,7 @@ static void child_recover(void)
 	cache_rig_close(&mini.cr);
 	/* The same process, so that the disk remembers what was not synced. */
 	memset(mini.resident, 0, sizeof(mini.resident));
+	memset(mini.changed, 0, sizeof(mini.changed));
 	mini.cut_step = INDEX_STEP_CLOSED;
 	mini_open();
 	rig_check(mini.cr.load.newer == 2, "newer: %ju", (uintmax_t)mini.cr.load.newer);
@@ -614,9 +622,9 @@ START_TEST(power_after_recovery)
 {
 	begin_world();
 	for (unsigned i = 1; i <= 8; i++) {
-		ck_assert(run_child(child_recover, INDEX_STEPS, 0, true, i));
+		ck_assert(run_child(child_recover, NEVER, 0, true, i));
 		memset(&mini, 0, sizeof(mini));
-		mini.cut_step = INDEX_STEPS;
+		mini.cut_step = NEVER;
 		mini_open();
 		ck_assert_int_eq(mini.cr.load.found, INDEX_CLEAN);
 		ck_assert_str_eq(mini.cr.load.aside, "");
