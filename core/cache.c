@@ -51,7 +51,7 @@ enum {
 };
 
 #define WINDOW_DEFAULT ((uint64_t)32 << 20)
-#define SIZE_LEAST ((uint64_t)16 << 20)
+#define SIZE_LEAST ((uint64_t)2 << 20)
 
 /* ---- operations ---- */
 
@@ -61,12 +61,19 @@ void op_queue_init(struct op_queue *queue)
 	queue->tail = &queue->head;
 }
 
-struct cache_op *op_get(struct cache *cache, enum op_kind kind, bool spare)
+static bool op_left(const struct cache_group *group, enum op_user user)
+{
+	static const unsigned kept[] = {[FOR_PUSH] = 0, [FOR_REQUEST] = 8, [FOR_PULL] = 4};
+
+	return group->free_op_count > (kept[user] ? group->op_count / kept[user] : 0);
+}
+
+struct cache_op *op_get(struct cache *cache, enum op_kind kind, enum op_user user)
 {
 	struct cache_group *group = cache->group;
 	struct cache_op *op = group->free_ops;
 
-	if (!op || (spare && group->free_op_count <= group->op_count / 4))
+	if (!op_left(group, user))
 		return NULL;
 	group->free_ops = op->next;
 	group->free_op_count--;
@@ -107,6 +114,19 @@ void op_complete(struct cache_op *op, int err)
 
 	op_put(op);
 	store_complete(req, err);
+}
+
+void op_give_up(struct cache_op *op)
+{
+	struct cache_group *group = op->cache->group;
+
+	if (op->queue)
+		op_unwait(op);
+	room_release(op);
+	op_buffer_put(op);
+	group->starved = false; /* its own end does not count */
+	op_put(op);
+	group->starved = true;
 }
 
 void op_wait(struct cache_op *op, struct op_queue *queue)
@@ -344,7 +364,7 @@ static void group_run(struct loop_task *task)
 		op_unwait(op);
 		op->step(op);
 	}
-	while (group->waiting && group->free_ops && most--) {
+	while (group->waiting && op_left(group, FOR_REQUEST) && most--) {
 		struct store_req *req = group->waiting;
 
 		group->waiting = req->next;
@@ -508,14 +528,14 @@ static void wait_for_op(struct cache_group *group, struct store_req *req)
 	req->next = NULL;
 	*group->waiting_tail = req;
 	group->waiting_tail = &req->next;
-	if (group->free_ops)
+	if (op_left(group, FOR_REQUEST))
 		loop_defer(group->loop, &group->task);
 }
 
 struct cache_op *cache_request_op(
     struct cache_handle *handle, struct store_req *req, enum op_kind kind)
 {
-	struct cache_op *op = op_get(handle->cache, kind, false);
+	struct cache_op *op = op_get(handle->cache, kind, FOR_REQUEST);
 
 	if (op) {
 		op->req = req;

@@ -49,7 +49,7 @@ struct cache_group_conf {
 	struct loop *loop; /* kept */
 	uint64_t
 	    size; /* bytes of local data that all caches may keep; 0: no bound.  Holes are free.
-			  At least 16 MiB are used. */
+			  At least 2 MiB are used. */
 	uint64_t max_dirty; /* bytes not yet at the remote at which writers wait; 0: no bound */
 	uint64_t pull_window, push_window; /* most bytes in flight each way; 0: 32 MiB */
 	unsigned buffers; /* of 1 MiB, for fetches and pushes; 0: as many as the windows need */

@@ -102,8 +102,11 @@ static void punched(struct store_req *sreq, int err)
 static bool evictable(const struct cache *cache, uint32_t chunk)
 {
 	const struct cache_seg *seg = seg_of(cache, chunk);
+	const struct cache_op *need = cache->group->reserving;
 	uint64_t lo = (uint64_t)chunk * CHUNK_BLOCKS;
 
+	if (need && need->cache == cache && need->lo < lo + CHUNK_BLOCKS && lo < need->hi)
+		return false;
 	return seg->held[chunk % SEG_CHUNKS] && !dirty_of(cache, chunk) &&
 	       !seg->readers[chunk % SEG_CHUNKS] && !op_find(cache, lo, lo + CHUNK_BLOCKS, ~0u);
 }
@@ -112,7 +115,7 @@ static bool evictable(const struct cache *cache, uint32_t chunk)
 static uint64_t evict_chunk(struct cache *cache, uint32_t chunk)
 {
 	uint64_t held = held_of(cache, chunk);
-	struct cache_op *op = op_get(cache, OP_EVICT, true);
+	struct cache_op *op = op_get(cache, OP_EVICT, FOR_PUSH);
 
 	if (!op)
 		return 0;
@@ -235,12 +238,17 @@ bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict)
 
 	assert(op->room == 0);
 	while (group->size_blocks && group->held + group->reserved + blocks > group->size_blocks) {
-		if (!may_evict || group->stuck_at == group->progress)
-			return false;
-		if (!evict_any(group)) {
-			group->stuck_at = group->progress;
-			return false;
+		bool done = false;
+
+		if (may_evict && group->stuck_at != group->progress) {
+			group->reserving = op;
+			done = evict_any(group);
+			group->reserving = NULL;
+			if (!done)
+				group->stuck_at = group->progress;
 		}
+		if (!done)
+			return false;
 	}
 	group->reserved += blocks;
 	op->room = blocks;

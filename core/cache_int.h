@@ -157,6 +157,7 @@ struct cache_group {
 	uint64_t dirty, pushing, dirtying; /* blocks; dirtying: writes under way */
 	uint64_t progress; /* moves when something may have become evictable */
 	uint64_t stuck_at; /* progress when nothing could be evicted */
+	const struct cache_op *reserving; /* whose chunks are not to be evicted now */
 	struct window pull, push;
 };
 
@@ -305,14 +306,18 @@ static inline struct cache_op *op_of(struct store_req *sreq)
 /* ---- cache.c: operations ---- */
 
 void op_queue_init(struct op_queue *queue);
-/* An operation of the cache, or NULL: all are in use (spare: or so few are left that they are for
- * requests, not for pumps). */
-struct cache_op *op_get(struct cache *cache, enum op_kind kind, bool spare);
+/* Whom an operation is for.  When few are left pulls get none, then requests: pushes and evictions free what
+ * requests wait for. */
+enum op_user { FOR_PUSH, FOR_REQUEST, FOR_PULL };
+/* An operation of the cache, or NULL. */
+struct cache_op *op_get(struct cache *cache, enum op_kind kind, enum op_user user);
 /* The operation that a handle's request becomes; NULL: it waits for one, and is dispatched again. */
 struct cache_op *cache_request_op(
     struct cache_handle *handle, struct store_req *req, enum op_kind kind);
 /* It covers nothing, nobody waits for it. */
 void op_put(struct cache_op *op);
+/* For pumps: the operation could not begin, for want of something.  They are kicked when others end. */
+void op_give_up(struct cache_op *op);
 /* Ends the operation and its request. */
 void op_complete(struct cache_op *op, int err);
 
@@ -429,8 +434,8 @@ void evict_touch(struct cache *cache, uint32_t chunk);
 void evict_insert(struct cache *cache, uint32_t chunk);
 /* Evicts a chunk if nothing is under way in it and it is clean; the bytes. */
 uint64_t evict_now(struct cache *cache, uint32_t chunk);
-/* Reserves room for blocks to come, evicting others; false: there is none now.  may_evict false: only what
- * is free. */
+/* Reserves room for blocks to come, evicting others, but not the chunks of [op->lo, op->hi); false: there is
+ * none now.  may_evict false: only what is free. */
 bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict);
 void room_release(struct cache_op *op);
 
@@ -438,5 +443,10 @@ void room_release(struct cache_op *op);
 
 void resize_begin(struct cache_op *op);
 void extents_begin(struct cache_op *op);
+
+/* ---- cache_audit.c ---- */
+
+/* Asserts the invariants.  For tests: it looks at every block. */
+void cache_audit(const struct cache *cache);
 
 #endif

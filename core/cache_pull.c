@@ -69,23 +69,21 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 	*ret_len = 0;
 	if (lo >= hi)
 		return busy ? CACHE_PULL_BUSY : CACHE_PULL_NOTHING;
-	op = op_get(cache, OP_FETCH, true);
-	if (!op)
-		goto starved;
+	op = op_get(cache, OP_FETCH, FOR_PULL);
+	if (!op) {
+		cache->group->starved = true;
+		return CACHE_PULL_BUSY;
+	}
 	op->lo = lo;
 	op->hi = fetch_run_end(cache, lo, min_u64(hi, lo + max_u64(most >> BLOCK_SHIFT, 1)));
 	op->keep = true;
 	if (!room_reserve(op, op->hi - lo, evict)) {
-		op_put(op);
+		op_give_up(op);
 		return CACHE_PULL_FULL;
 	}
 	if (!op_buffer(op, false) || !op_cover(op)) {
-		if (op->queue)
-			op_unwait(op);
-		room_release(op);
-		op_buffer_put(op);
-		op_put(op);
-		goto starved;
+		op_give_up(op);
+		return CACHE_PULL_BUSY;
 	}
 	op->data = op->buf;
 	op->tag = tag;
@@ -93,9 +91,6 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 	*ret_len = (op->hi - lo) << BLOCK_SHIFT;
 	fetch_start(op, true);
 	return CACHE_PULL_STARTED;
-starved:
-	cache->group->starved = true;
-	return CACHE_PULL_BUSY;
 }
 
 /* ---- scans ---- */

@@ -324,18 +324,14 @@ enum cache_push cache_push(struct cache *cache, uint64_t *ret_len)
 	chunk = first_chunk(cache);
 	if (chunk == NO_CHUNK)
 		return CACHE_PUSH_NOTHING;
-	op = op_get(cache, OP_PUSH, true);
+	op = op_get(cache, OP_PUSH, FOR_PUSH);
 	if (!op) {
 		cache->group->starved = true;
 		return CACHE_PUSH_BUSY;
 	}
 	find_run(cache, chunk, &op->lo, &op->hi);
 	if (!op_buffer(op, false) || !op_cover(op)) {
-		if (op->queue)
-			op_unwait(op);
-		op_buffer_put(op);
-		op_put(op);
-		cache->group->starved = true;
+		op_give_up(op);
 		return CACHE_PUSH_BUSY;
 	}
 	*ret_len = (op->hi - op->lo) << BLOCK_SHIFT;

@@ -163,18 +163,14 @@ static void read_ahead(struct cache_op *reader, uint64_t lo, uint64_t limit)
 		hi = state_run_end(cache, lo, limit, false);
 		if (op_find(cache, lo, hi, IN_THE_WAY) || hi != fetch_run_end(cache, lo, hi))
 			continue;
-		op = op_get(cache, OP_FETCH, true);
+		op = op_get(cache, OP_FETCH, FOR_PULL);
 		if (!op)
 			return;
 		op->lo = lo;
 		op->hi = hi;
 		op->keep = room_reserve(op, hi - lo, true);
 		if (!op->keep || !op_buffer(op, false) || !op_cover(op)) {
-			if (op->queue)
-				op_unwait(op);
-			room_release(op);
-			op_buffer_put(op);
-			op_put(op);
+			op_give_up(op);
 			return;
 		}
 		op->data = op->buf;

@@ -136,6 +136,8 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 	struct cache_group *group = op->cache->group;
 	uint64_t blocks = state_count_unheld(op->cache, lo, hi);
 
+	op->lo = lo;
+	op->hi = hi;
 	if (blocks == 0 || room_reserve(op, blocks, true))
 		return true;
 	/* With nothing to wait for (all is pinned) the bound gives way. */

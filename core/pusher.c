@@ -112,9 +112,11 @@ static bool is_time(struct pusher *pusher, uint64_t now)
 {
 	uint64_t age, dirty = cache_dirty(pusher->cache, &age);
 
+	if (cache_flush_wanted(pusher->cache))
+		return true; /* also if nothing is dirty any more: the cache has to see that */
 	if (dirty == 0)
 		return false;
-	if (pusher->retry_at_ns > now && !cache_flush_wanted(pusher->cache)) {
+	if (pusher->retry_at_ns > now) {
 		set_timer(pusher, pusher->retry_at_ns);
 		return false;
 	}
