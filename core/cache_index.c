@@ -29,6 +29,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -83,6 +84,40 @@ static int check_lost(struct cache_index *index, bool is_new, bool *ret_lost, st
 	return cache_dir_data_list(index->dir, any_data, ret_lost, err);
 }
 
+/* Whether a file of DIR can be read to its end; one that is not there can. */
+static int check_readable(struct cache_index *index, const char *name, struct err *err)
+{
+	int fd = openat(
+	    cache_dir_fd(index->dir, CACHE_DIR_TOP), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	uint8_t buf[16384];
+	struct stat st = {0};
+	int rc = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_sys(err, -errno, "cannot open %s", name);
+	if (fstat(fd, &st))
+		rc = -errno;
+	for (off_t off = 0; rc == 0 && off < st.st_size; off += (off_t)sizeof(buf))
+		rc = cache_data_read(fd, buf, sizeof(buf), (uint64_t)off);
+	close(fd);
+	return rc ? err_sys(err, rc, "cache=%s: cannot read %s", cache_dir_path(index->dir), name)
+		  : 0;
+}
+
+/* SQLite says "malformed" also of what it could not read: that is an error, not damage. */
+static int open_or_damaged(
+    struct cache_index *index, const char *path, bool *ret_new, struct err *err)
+{
+	int rc = cache_db_open(path, &index->db, ret_new, err);
+
+	if (rc != -EUCLEAN)
+		return rc;
+	rc = check_readable(index, INDEX_FILE, err);
+	if (rc == 0)
+		rc = check_readable(index, INDEX_FILE "-wal", err);
+	return rc ? rc : cache_db_open(path, &index->db, ret_new, err);
+}
+
 static int open_db(struct cache_index *index, struct err *err)
 {
 	char path[PATH_MAX + 16];
@@ -90,7 +125,7 @@ static int open_db(struct cache_index *index, struct err *err)
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/" INDEX_FILE, cache_dir_path(index->dir));
-	rc = cache_db_open(path, &index->db, &is_new, err);
+	rc = open_or_damaged(index, path, &is_new, err);
 	if (rc == 0)
 		rc = check_lost(index, is_new, &lost, err);
 	if (rc == 0 && lost)
@@ -119,6 +154,8 @@ int cache_index_open(
 	rc = open_db(index, err ? err : &own);
 	if (rc == 0)
 		rc = workers_create(INDEX_THREADS, &index->workers, err);
+	if (rc == 0)
+		rc = workers_create(1, &index->loader, err);
 	if (rc) {
 		cache_index_close(index);
 		return rc;
@@ -132,6 +169,7 @@ void cache_index_close(struct cache_index *index)
 	if (!index)
 		return;
 	assert(index->open == 0);
+	workers_destroy(index->loader);
 	workers_destroy(index->workers);
 	cache_db_close(index->db);
 	free(index);

@@ -38,8 +38,9 @@
  * nobody flushed from going back in time at the donor.
  *
  * Threads: cache_index_open, close and list block (set-up code).  Everything else on the loop; nothing
- * there blocks: files and SQLite are used on two threads of the index's own, which start in
- * cache_index_open.  A commit allocates nothing.
+ * there blocks: files and SQLite are used on three threads of the index's own, which start in
+ * cache_index_open; one of them loads, so that commits do not wait while a region is verified.  A commit
+ * allocates nothing.
  */
 #ifndef REMRAM_CORE_CACHE_INDEX_H
 #define REMRAM_CORE_CACHE_INDEX_H

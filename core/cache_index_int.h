@@ -20,7 +20,8 @@ struct cache_index {
 	struct cache_index_conf conf;
 	struct cache_dir *dir;
 	struct cache_db *db;
-	struct workers *workers;
+	struct workers *workers; /* commits and ends */
+	struct workers *loader; /* loading: reading all of a region may take long */
 
 	/* Loop thread only (close: when the loop has ended). */
 	unsigned open;

@@ -41,6 +41,7 @@ struct loading {
 	uint64_t misfits; /* blocks that do not fit */
 	char damage[INDEX_NAME_MAX]; /* what is wrong, or "" */
 	bool unknown; /* rows are missing */
+	bool region_damaged; /* its own row is: region is what the caller says */
 };
 
 /* ---- comparing ---- */
@@ -263,30 +264,45 @@ static int finish_marked(struct loading *ld)
 	return rc ? rc : make(ld);
 }
 
+/* What the index has of the region.  SQLite says "malformed" also when a read failed once, so damage is
+ * damage only when it is there a second time. */
+static int read_rows(struct loading *ld)
+{
+	uint64_t id = ld->load->region.id;
+	int rc = 0;
+
+	for (unsigned i = 0; i < 2; i++) {
+		free(ld->rows);
+		ld->rows = NULL;
+		ld->count = 0;
+		rc = cache_db_region(ld->index->db, id, &ld->region, ld->err);
+		ld->region_damaged = rc == -EUCLEAN;
+		if (rc && rc != -EUCLEAN)
+			return rc;
+		rc = cache_db_rows(ld->index->db, id, &ld->rows, &ld->count, ld->err);
+		ld->unknown = ld->region_damaged || rc == -EUCLEAN;
+		if (!ld->unknown)
+			return rc;
+	}
+	return rc == -EUCLEAN ? 0 : rc;
+}
+
 static int load_region(struct loading *ld)
 {
-	struct cache_db *db = ld->index->db;
-	uint64_t id = ld->load->region.id;
-	int rc = cache_db_region(db, id, &ld->region, ld->err), rows_rc;
+	int rc = read_rows(ld);
 
-	if (rc == -EUCLEAN) {
-		ld->region = ld->load->region;
-		ld->unknown = true;
-		snprintf(ld->damage, sizeof(ld->damage), "its row in the index is damaged");
-	} else if (rc == -ENOENT) {
+	if (rc == -ENOENT)
 		return make(ld);
-	} else if (rc) {
+	if (rc)
 		return rc;
-	}
-	rows_rc = cache_db_rows(db, id, &ld->rows, &ld->count, ld->err);
-	if (rows_rc && rows_rc != -EUCLEAN)
-		return rows_rc;
-	if (rows_rc) {
-		ld->unknown = true;
-		snprintf(ld->damage, sizeof(ld->damage), "rows of it in the index are damaged");
-	}
+	if (ld->region_damaged)
+		ld->region = ld->load->region;
+	if (ld->unknown)
+		snprintf(ld->damage, sizeof(ld->damage), "%s",
+		    ld->region_damaged ? "its row in the index is damaged"
+				       : "rows of it in the index are damaged");
 	index_step(ld->index, INDEX_STEP_LOADED);
-	if (rc == 0 && ld->region.aside[0])
+	if (!ld->region_damaged && ld->region.aside[0])
 		return finish_marked(ld);
 	ld->changed = calloc(ld->count ? ld->count : 1, sizeof(*ld->changed));
 	if (!ld->changed)
@@ -358,5 +374,5 @@ void cache_index_load(struct index_load *load)
 	load->index->open++;
 	load->work.run = load_run;
 	load->work.done = load_done;
-	workers_submit(load->index->workers, &load->work);
+	workers_submit(load->index->loader, &load->work);
 }

@@ -158,8 +158,8 @@ static void unpipe(struct conn *conn)
 static ssize_t receive_piped(struct conn *conn, bool *ret_drained)
 {
 	size_t want = conn->payload_len - conn->payload_got;
-	ssize_t n = splice(conn->lfd.fd, NULL, conn->pipe[1], NULL, want,
-	    SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	ssize_t n = splice(
+	    conn->lfd.fd, NULL, conn->pipe[1], NULL, want, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 	int there = 0;
 
 	if (n < 0) {
@@ -538,7 +538,8 @@ bool conn_loopback(const struct sockaddr *addr)
 	if (addr->sa_family == AF_INET)
 		return ntohl(in4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
 	return addr->sa_family == AF_INET6 &&
-	       (IN6_IS_ADDR_LOOPBACK(in6) || (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == IN_LOOPBACKNET));
+	       (IN6_IS_ADDR_LOOPBACK(in6) ||
+		   (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == IN_LOOPBACKNET));
 }
 
 /* Over loopback there is no path to probe or to pace for, and the system's default may do both. */

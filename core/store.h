@@ -65,7 +65,8 @@ enum store_flag {
 	STORE_LEND =
 	    8, /* READ: instead of filling buf the store may point buf at memory of its own, see
 			   ret_lent; or at store_zeros, for ever valid, when the whole range is a hole */
-	STORE_PIPE = 16, /* READ: instead of filling buf the store may give a pipe, see ret_pipe; not
+	STORE_PIPE =
+	    16, /* READ: instead of filling buf the store may give a pipe, see ret_pipe; not
 			    beneath a layer that hooks the completion */
 };
 

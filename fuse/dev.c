@@ -229,7 +229,8 @@ void fs_answer_piped(struct fs_req *req, int pipe, size_t len)
 		return;
 	n = write(fs->pipe[1], &out, sizeof(out));
 	while (n > 0 && moved < len) {
-		n = splice(pipe, NULL, fs->pipe[1], NULL, len - moved, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+		n = splice(
+		    pipe, NULL, fs->pipe[1], NULL, len - moved, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
 		moved += n > 0 ? (size_t)n : 0;
 	}
 	if (n > 0) {

@@ -72,6 +72,7 @@ struct mini {
 	enum index_step cut_step;
 	unsigned cut_after;
 	bool power;
+	struct rig_random cut_random;
 	/* The commit under way. */
 	struct cache_step commit;
 	bool committing;
@@ -138,7 +139,7 @@ static const struct indexed_ops mini_ops = {
 static void cut(void)
 {
 	if (mini.power)
-		disk_cut(path, &mini.random);
+		disk_cut(path, &mini.cut_random);
 	kill(getpid(), SIGKILL);
 	pause();
 }
@@ -414,6 +415,7 @@ static bool run_child(
 	if (pid == 0) {
 		memset(&mini, 0, sizeof(mini));
 		mini.random.state = seed;
+		mini.cut_random.state = seed + 1;
 		mini.cut_step = step;
 		mini.cut_after = after;
 		mini.power = power;

@@ -39,6 +39,18 @@ static void teardown(void)
 	rig_tmpdir_remove(dir);
 }
 
+/* For tests that fork processes with threads: threads of our own come after that. */
+static void setup_alone(void)
+{
+	rig_tmpdir(NULL, dir);
+	snprintf(path, sizeof(path), "%s/cache", dir);
+}
+
+static void teardown_alone(void)
+{
+	rig_tmpdir_remove(dir);
+}
+
 static struct cache_dir *open_ok(const char *mount)
 {
 	struct cache_dir *cd = NULL;
@@ -345,12 +357,14 @@ START_TEST(the_holder_is_named)
 		pause();
 	}
 	ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+	rig_start(&rig, 1, 2);
 	snprintf(who, sizeof(who), "is in use by process %ld (mount /mnt/first)", (long)pid);
 	open_fails(-EBUSY, who);
 	open_fails(-EBUSY, who);
 	kill(pid, SIGKILL);
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	cache_dir_close(open_ok("/mnt/second"));
+	rig_stop(&rig);
 }
 END_TEST
 
@@ -454,8 +468,13 @@ int main(void)
 	tcase_add_test(tcase, bad_stamps);
 	tcase_add_test(tcase, read_only);
 	tcase_add_test(tcase, full_disk);
-	tcase_add_test(tcase, the_holder_is_named);
 	tcase_add_test(tcase, twice_in_one_process);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("processes");
+	tcase_add_unchecked_fixture(tcase, rig_tmpdirs_begin, rig_tmpdirs_end);
+	tcase_add_checked_fixture(tcase, setup_alone, teardown_alone);
+	tcase_set_timeout(tcase, 60);
+	tcase_add_test(tcase, the_holder_is_named);
 	tcase_add_test(tcase, processes_fight);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -294,6 +294,15 @@ START_TEST(busy_writers_do_not_keep_a_commit)
 }
 END_TEST
 
+static unsigned next_bit;
+
+static void start_change(struct cache_step *step)
+{
+	state[1].resident |= (uint64_t)1 << next_bit++;
+	changed[1] = true;
+	start_commit(step);
+}
+
 START_TEST(calls_share_commits)
 {
 	enum { CALLS = 50 };
@@ -302,11 +311,8 @@ START_TEST(calls_share_commits)
 	open_all();
 	put_block(1, 1, 1, true);
 	commits = 0;
-	for (unsigned i = 0; i < CALLS; i++) {
-		state[1].resident |= (uint64_t)1 << i;
-		changed[1] = true;
-		cache_step_begin(&cr, &steps[i], start_commit, NULL);
-	}
+	for (unsigned i = 0; i < CALLS; i++)
+		cache_step_begin(&cr, &steps[i], start_change, NULL);
 	for (unsigned i = 0; i < CALLS; i++)
 		ck_assert_int_eq(cache_step_wait(&steps[i]), 0);
 	ck_assert_uint_ge(commits, 1);
