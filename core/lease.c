@@ -186,6 +186,19 @@ static void take(struct region *region)
 	user->who->ops->displace(user->who);
 }
 
+/* Makes sure that nobody else holds the lease, and takes it from whoever is dead. */
+static int check_holder(struct region *region, struct pool_req *req, uint32_t lease_ms)
+{
+	const struct region_user *holder = region->lease.holder;
+
+	if (!holder || holder->session == req->session)
+		return 0;
+	if (!is_dead(holder, req, lease_ms))
+		return busy(req, holder);
+	take(region);
+	return 0;
+}
+
 /* A user that lost the lease and has not come to rest; NULL: none. */
 static const struct region_user *unrest(const struct region *region)
 {
@@ -210,19 +223,17 @@ static const struct region_user *other_sharer(const struct region *region, uint6
 
 int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease_ms)
 {
-	struct region_user *holder = region->lease.holder;
 	const struct region_user *in_the_way;
+	int rc;
 
 	if (region->pins && region->pin_session != req->session &&
 	    req->flags & (POOL_WRITE | POOL_PIN))
 		return busy(req, user_find(region, region->pin_session));
 	if (!(req->flags & POOL_WRITE))
 		return 0;
-	if (holder && holder->session != req->session) {
-		if (!is_dead(holder, req, lease_ms))
-			return busy(req, holder);
-		take(region);
-	}
+	rc = check_holder(region, req, lease_ms);
+	if (rc)
+		return rc;
 	in_the_way = unrest(region);
 	if (!in_the_way && (!(req->flags & POOL_SHARED) || req->flags & POOL_PIN))
 		in_the_way = other_sharer(region, req->session);
@@ -236,15 +247,18 @@ int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease
 	return 0;
 }
 
-int lease_check_resize(struct region *region, struct pool_req *req)
+int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lease_ms)
 {
 	const struct region_handle *rh = (const struct region_handle *)req->handle;
-	const struct region_user *in_the_way = unrest(region);
+	const struct region_user *in_the_way;
+	int rc;
 
 	if (rh && rh->handle.flags & POOL_WRITE && !lease_held(rh))
 		return -ENOLCK;
-	if (region->lease.holder && region->lease.holder->session != req->session)
-		in_the_way = region->lease.holder;
+	rc = check_holder(region, req, lease_ms);
+	if (rc)
+		return rc;
+	in_the_way = unrest(region);
 	return in_the_way ? busy(req, in_the_way) : 0;
 }
 

@@ -68,8 +68,8 @@ static inline uint64_t pool_req_writer(const struct pool_req *req)
  * lease away from a holder that is dead.  0, -EBUSY with req->ret_holder, or -ENOLCK (POOL_REOPEN). */
 int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease_ms);
 /* Whether a session may change the region's size: 0, -EBUSY with req->ret_holder, -ENOLCK through a
- * handle whose lease was taken. */
-int lease_check_resize(struct region *region, struct pool_req *req);
+ * handle whose lease was taken.  Takes the lease away from a holder that is dead. */
+int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lease_ms);
 
 /* A handle was opened for req, which lease_check_open allowed: 0 or -ENOMEM (then it counts nowhere). */
 int lease_opened(struct region_handle *rh, const struct pool_req *req);

@@ -354,7 +354,7 @@ static int check_resize(struct local_pool *lp, struct pool_req *req, struct regi
 	else if (!rh || !rh->created)
 		rc = pool_check_mode(atomic_load(&region->mode), POOL_WRITE);
 	if (rc == 0)
-		rc = lease_check_resize(region, req);
+		rc = lease_check_resize(region, req, lp->pool.lease_ms);
 	if (rc == 0) {
 		region->resizer =
 		    region->refs && region->resizer != req->session ? 0 : req->session;

@@ -253,7 +253,10 @@ START_TEST(coming_back_in_time)
 	usleep(LEASE_MS * 1000 / 3);
 	busy_because_of(&b, open_r(&b, POOL_WRITE, 1), "client 1");
 	usleep(LEASE_MS * 1000 * 2);
-	ck_assert_int_eq(open_soon(&b, POOL_WRITE, 1), 0);
+	ck_assert_int_eq(resize(&b, BLOCK, 0), 0); /* that, too, asks for it */
+	ck_assert(join(&a, pools[_i], 1, 3, 0));
+	ck_assert_int_eq(raw_write(&a, 1, 0, "a", 1), -ENOLCK);
+	ck_assert_int_eq(open_r(&b, POOL_WRITE, 1), 0);
 }
 END_TEST
 
