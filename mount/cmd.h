@@ -24,6 +24,17 @@ int cmd_abort(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 /* `remram doctor [--json] [DIR]`. */
 int cmd_doctor(int argc, char **argv);
+/* `remram pull [--order FILE] FILE [RANGE]`, `remram flush|evict FILE [RANGE]|DIR`,
+ * `remram pin|unpin FILE [RANGE]`. */
+int cmd_pull(int argc, char **argv);
+int cmd_flush(int argc, char **argv);
+int cmd_evict(int argc, char **argv);
+int cmd_pin(int argc, char **argv);
+int cmd_unpin(int argc, char **argv);
+/* `remram record [-o FILE] FILE [-- COMMAND…]`. */
+int cmd_record(int argc, char **argv);
+/* `remram top [--once]`. */
+int cmd_top(int argc, char **argv);
 /* `remram rescue [list|write|push|drop] …`. */
 int cmd_rescue(int argc, char **argv);
 

@@ -101,8 +101,9 @@ void order_file_write(
 {
 	char text[RANGE_TEXT], name[4 * NAME_COLUMNS + 1];
 
-	fprintf(out, "# pull order of %s: FROM-TO[:PRIORITY], first to last\n",
-	    screen_name(region, NAME_COLUMNS, false, name));
+	if (region)
+		fprintf(out, "# pull order of %s: FROM-TO[:PRIORITY], first to last\n",
+		    screen_name(region, NAME_COLUMNS, false, name));
 	for (unsigned i = 0; i < count; i++) {
 		pull_order_format(&ranges[i], 1, text, sizeof(text));
 		fprintf(out, "%s\n", text);

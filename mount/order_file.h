@@ -25,7 +25,8 @@ int order_file_parse(const char *name, const char *text, size_t len, struct pull
 int order_file_read(
     const char *path, struct pull_range **ret_ranges, unsigned *ret_count, struct err *err);
 
-/* Writes ranges, one a line, with a comment that names the region.  Errors are the stream's. */
+/* Writes ranges, one a line; before them, unless region is NULL, a comment that names it.  Errors are the
+ * stream's. */
 void order_file_write(
     FILE *out, const char *region, const struct pull_range *ranges, unsigned count);
 

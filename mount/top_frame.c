@@ -22,7 +22,7 @@ enum {
 	FRAME_LINES = 2, /* the heading and the last line */
 	INDENT = 2,
 	COLUMNS_MIN = 20,
-	NAME_COLUMNS = 24,
+	NAME_COLUMNS = 18,
 	NAME_BYTES = 4 * NAME_COLUMNS + 1,
 	DIR_COLUMNS = 512,
 };
@@ -120,14 +120,14 @@ static void print_cache(struct frame *frame, const struct top_mount *mount)
 	fprintf(frame->out, "%*scache %s", INDENT, "", size_format(mount->cache_resident, one));
 	if (mount->cache_size)
 		fprintf(frame->out, " of %s", size_format(mount->cache_size, two));
-	fprintf(frame->out, "   dirty %s", size_format(mount->dirty, one));
+	fprintf(frame->out, ", dirty %s", size_format(mount->dirty, one));
 	if (mount->max_dirty)
 		fprintf(frame->out, " of %s", size_format(mount->max_dirty, two));
 	if (mount->dirty)
-		fprintf(frame->out, ", oldest %s",
+		fprintf(frame->out, " (%s)",
 		    time_text(frame, (double)mount->oldest_dirty_ms * 1000, age));
 	if (mount->writers_waiting)
-		fprintf(frame->out, ", %u WRITERS WAIT", mount->writers_waiting);
+		fprintf(frame->out, ", %u writers WAIT", mount->writers_waiting);
 	end_line(frame);
 }
 
@@ -135,11 +135,11 @@ static void print_speeds(struct frame *frame, const struct top_mount *mount)
 {
 	char one[SIZE_TEXT_MAX], two[SIZE_TEXT_MAX];
 
-	fprintf(frame->out, "%*sprograms read %s/s (%.0f/s), write %s/s (%.0f/s)", INDENT, "",
+	fprintf(frame->out, "%*sread %s/s (%.0f/s), write %s/s (%.0f/s)", INDENT, "",
 	    size_format((uint64_t)mount->read_rate, one), mount->reads_rate,
 	    size_format((uint64_t)mount->write_rate, two), mount->writes_rate);
 	if (mount->connection)
-		fprintf(frame->out, "   donor in %s/s, out %s/s",
+		fprintf(frame->out, ", donor in %s/s, out %s/s",
 		    size_format((uint64_t)mount->in_rate, one),
 		    size_format((uint64_t)mount->out_rate, two));
 	end_line(frame);
@@ -147,12 +147,17 @@ static void print_speeds(struct frame *frame, const struct top_mount *mount)
 
 /* ---- regions ----------------------------------------------------------------------------------- */
 
-static const char *note_of(const struct top_region *region)
+/* What is wrong with it, or "". */
+static const char *warning_of(const struct top_region *region)
 {
 	if (!strcmp(region->lease, "lost") || !strcmp(region->state, "lost"))
 		return "LEASE LOST";
-	if (region->push_failing)
-		return "PUSH FAILS";
+	return region->push_failing ? "PUSH FAILS" : "";
+}
+
+/* What else is to be said, the last thing in its line. */
+static const char *note_of(const struct top_region *region)
+{
 	if (region->recovering)
 		return "recovering";
 	if (region->recording)
@@ -180,12 +185,15 @@ static void print_name(struct frame *frame, const struct top_region *region)
 static void print_region(struct frame *frame, const struct top_region *region)
 {
 	char one[SIZE_TEXT_MAX], age[STATUS_TIME_MAX];
-	const char *note = note_of(region);
+	const char *warning = warning_of(region), *note = note_of(region);
 
 	print_name(frame, region);
-	if (region->cached) {
+	if (region->cached)
 		fprintf(frame->out, " %5.1f %%",
 		    region->size ? (double)map_share(region->resident, region->size) / 10 : 100.0);
+	if (*warning)
+		fprintf(frame->out, "  %s", warning);
+	if (region->cached) {
 		if (region->dirty)
 			fprintf(frame->out, "  dirty %s (%s)", size_format(region->dirty, one),
 			    time_text(frame, (double)region->oldest_dirty_ms * 1000, age));

@@ -82,7 +82,7 @@ static void no_forget(void *ctx)
 {
 }
 
-static const struct control_ops ops = {no_status, note_pin, no_forget};
+static const struct control_ops ops = {no_status, note_pin, no_forget, NULL};
 
 static void *serve_thread(void *ctx)
 {
