@@ -33,6 +33,7 @@ enum {
 	NAME_COLUMNS = 40,
 	NAME_BYTES = 4 * NAME_COLUMNS + 1,
 	WHY_COLUMNS = 120,
+	BAD_TEXT_MAX = 80,
 };
 
 struct rescue_args {
@@ -182,19 +183,28 @@ static int need_region(const struct rescue_entry *entry, struct err *err)
 	    "%s is a damaged index, and has no region's data: sqlite3 may read it", entry->key);
 }
 
+/* "2 blocks do not fit their checksums"; buf: BAD_TEXT_MAX. */
+static const char *bad_text(uint64_t bad, char *buf)
+{
+	snprintf(buf, BAD_TEXT_MAX,
+	    bad == 1 ? "%" PRIu64 " block does not fit its checksum"
+		     : "%" PRIu64 " blocks do not fit their checksums",
+	    bad);
+	return buf;
+}
+
 static int refuse_bad(uint64_t bad, const char *hint, struct err *err)
 {
-	return err_set(err, -EILSEQ,
-	    "%" PRIu64
-	    " block%s not fit %s checksum%s: written just before the crash, or damaged; %s",
-	    bad, bad == 1 ? " does" : "s do", bad == 1 ? "its" : "their", bad == 1 ? "" : "s",
-	    hint);
+	char text[BAD_TEXT_MAX];
+
+	return err_set(err, -EILSEQ, "%s: written just before the crash, or damaged; %s",
+	    bad_text(bad, text), hint);
 }
 
 static int write_to(const struct rescue_args *args, const char *dir, const char *key,
     const char *to, struct err *err)
 {
-	char dirty[SIZE_TEXT_MAX], name[NAME_BYTES];
+	char dirty[SIZE_TEXT_MAX], name[NAME_BYTES], text[BAD_TEXT_MAX];
 	struct rescue_entry entry;
 	uint64_t bad;
 	int res = find_entry(dir, key, &entry, err);
@@ -213,7 +223,7 @@ static int write_to(const struct rescue_args *args, const char *dir, const char 
 	    entry.unknown ? "up to " : "", size_format(entry.dirty_bytes, dirty),
 	    shown_name(&entry, name));
 	if (bad)
-		printf("; %" PRIu64 " blocks do not fit their checksum", bad);
+		printf("; %s", bad_text(bad, text));
 	putchar('\n');
 	return 0;
 }
