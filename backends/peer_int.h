@@ -129,7 +129,8 @@ struct peer {
 	struct peer_handle **handles; /* by number; handles[0] unused */
 	bool *orphans; /* by number: the donor may have a handle that this side has given up */
 	uint32_t handle_room;
-	unsigned reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
+	unsigned
+	    reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
 	struct peer_region *regions;
 };
 

@@ -108,6 +108,9 @@ struct cache_conf {
 	void (*commit)(void *ctx, struct cache_call *call);
 	/* Chunks have changed for the first time since cache_take_changed took all. */
 	void (*changed)(void *ctx);
+	/* Whether the local bytes of a clean chunk may be given up now: not while an index on disk may call it
+	 * dirty.  cache_relieved tells when the answer may be another one.  Must not evict by itself. */
+	bool (*may_evict)(void *ctx, uint64_t chunk);
 };
 
 /* A cache without a remote: what needs one waits for cache_attach. */
@@ -221,6 +224,11 @@ struct cache_chunk {
 unsigned cache_take_changed(struct cache *cache, struct cache_chunk *chunks, unsigned max);
 /* Their commit failed: they count as changed again. */
 void cache_give_back(struct cache *cache, const struct cache_chunk *chunks, unsigned count);
+/* The state of chunk->idx now, for an index that is about to store it: blocks that somebody is writing count
+ * as dirty. */
+void cache_look(const struct cache *cache, struct cache_chunk *chunk);
+/* may_evict says yes where it said no before. */
+void cache_relieved(struct cache *cache);
 /* Before the first handle and cache_attach: the local store has this chunk's resident blocks.  Blocks
  * beyond the region's size are ignored. */
 void cache_load(struct cache *cache, const struct cache_chunk *chunk);

@@ -108,7 +108,8 @@ static bool evictable(const struct cache *cache, uint32_t chunk)
 	if (need && need->cache == cache && need->lo < lo + CHUNK_BLOCKS && lo < need->hi)
 		return false;
 	return seg->held[chunk % SEG_CHUNKS] && !dirty_of(cache, chunk) &&
-	       !seg->readers[chunk % SEG_CHUNKS] && !op_find(cache, lo, lo + CHUNK_BLOCKS, ~0u);
+	       !seg->readers[chunk % SEG_CHUNKS] && !op_find(cache, lo, lo + CHUNK_BLOCKS, ~0u) &&
+	       (!cache->conf.may_evict || cache->conf.may_evict(cache->conf.ctx, chunk));
 }
 
 /* Makes the held blocks of a chunk that is evictable absent; the bytes, or 0: no operation is free. */

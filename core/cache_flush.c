@@ -122,6 +122,8 @@ static void mark_unflushed_old(struct cache *cache)
 /* The remote has flushed what was pushed before the FLUSH began; or has not. */
 static void settle_unflushed_old(struct cache *cache, bool ok)
 {
+	uint64_t end = blocks_up(cache->size);
+
 	for (uint64_t c = 0; cache->unflushed_old && c < state_chunks(cache); c++) {
 		uint16_t *flags = flags_of(cache, (uint32_t)c);
 
@@ -130,8 +132,9 @@ static void settle_unflushed_old(struct cache *cache, bool ok)
 		*flags &= (uint16_t)~F_UNFLUSHED_OLD;
 		cache->unflushed_old--;
 		state_changed(cache, (uint32_t)c);
-		if (!ok)
-			state_set(cache, (uint32_t)c, resident_of(cache, (uint32_t)c), DIRTY);
+		if (!ok && c * CHUNK_BLOCKS < end)
+			state_set(cache, (uint32_t)c,
+			    resident_of(cache, (uint32_t)c) & chunk_mask(c, 0, end), DIRTY);
 	}
 }
 

@@ -130,6 +130,26 @@ void cache_give_back(struct cache *cache, const struct cache_chunk *chunks, unsi
 			state_changed(cache, (uint32_t)chunks[i].idx);
 }
 
+void cache_look(const struct cache *cache, struct cache_chunk *chunk)
+{
+	uint64_t lo = chunk->idx * CHUNK_BLOCKS, hi = lo + CHUNK_BLOCKS;
+
+	if (chunk->idx >= state_chunks(cache)) {
+		chunk->resident = chunk->dirty = 0;
+		return;
+	}
+	*chunk = chunk_for_index(cache, (uint32_t)chunk->idx);
+	for (const struct cache_op *op = cache->active; op; op = op->next)
+		if ((op->kind == OP_WRITE || op->kind == OP_ZERO) && op->lo < hi && lo < op->hi)
+			chunk->dirty |= chunk_mask(chunk->idx, op->lo, op->hi) & chunk->resident;
+}
+
+void cache_relieved(struct cache *cache)
+{
+	group_relieved(cache->group);
+	cache_kick_puller(cache);
+}
+
 void cache_load(struct cache *cache, const struct cache_chunk *chunk)
 {
 	uint64_t lo = chunk->idx * CHUNK_BLOCKS, mask;

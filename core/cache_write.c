@@ -282,8 +282,8 @@ static void zero_step(struct cache_op *op)
 {
 	struct store_req *req = op->req;
 	struct cache *cache = op->cache;
-	/* What has no state is zeros. */
-	uint64_t end = min_u64(req->off + req->len, cache->span << BLOCK_SHIFT);
+	/* Beyond the region's end all is zeros. */
+	uint64_t end = min_u64(req->off + req->len, blocks_up(cache->size) << BLOCK_SHIFT);
 	bool keep = req->flags & STORE_KEEP;
 
 	if (req->off >= end) {

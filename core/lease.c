@@ -15,8 +15,9 @@
  *   1. lease.holder is a user with exclusive > 0, and the only one; lease.shared and lease.lost are the
  *      sums over the users.
  *   2. Nobody else gets the right to write while a handle that lost it has something in flight: a request
- *      or loan counts as in flight before it looks at gen (store_submit, store_lend), the taker moves gen
- *      before it looks at in_flight, and both with a fence between: one of them sees the other.
+ *      or loan counts as in flight (store_submit, store_lend) before it looks at gen, the taker moves gen
+ *      before it looks at in_flight.  Both are changes of gen, so they have an order: if the request's is
+ *      the first, the taker sees it in flight; if the taker's is, the request is refused.
  *   3. A notice tells the version and counts as telling it: region->seen is set, so the next write moves
  *      the version again, and is told again.
  *
@@ -147,8 +148,8 @@ bool lease_held(const struct region_handle *rh)
 {
 	if (rh->handle.flags & POOL_SHARED)
 		return true;
-	atomic_thread_fence(memory_order_seq_cst); /* invariant 2 */
-	return rh->lease_gen == atomic_load_explicit(&rh->user->gen, memory_order_relaxed);
+	/* A change of it by 0: invariant 2. */
+	return rh->lease_gen == atomic_fetch_add(&rh->user->gen, 0);
 }
 
 static int busy(struct pool_req *req, const struct region_user *holder)
@@ -177,8 +178,7 @@ static void take(struct region *region)
 {
 	struct region_user *user = region->lease.holder;
 
-	atomic_fetch_add(&user->gen, 1);
-	atomic_thread_fence(memory_order_seq_cst); /* invariant 2 */
+	atomic_fetch_add(&user->gen, 1); /* invariant 2 */
 	user->lost += user->exclusive;
 	region->lease.lost += user->exclusive;
 	user->exclusive = 0;

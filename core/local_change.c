@@ -363,14 +363,17 @@ static int do_close(struct local_pool *lp, struct pool_req *req)
 	struct catalogue_writer writer;
 	struct region_attr attr;
 	char *name = NULL;
+	bool news;
 
-	if (lp->cat && atomic_exchange(&region->dirty, false)) {
+	if (lp->cat) {
 		pthread_mutex_lock(&lp->mu);
 		lease_drop(rh);
+		news = atomic_exchange(&region->dirty, false);
 		name = describe_locked(region, &attr, &writer);
+		news = news || region->told.writing != writer.writing;
 		pthread_mutex_unlock(&lp->mu);
 	}
-	if (name)
+	if (name && news)
 		local_remember(lp, region, name, &attr, &writer);
 	free(name);
 	local_close_handle(lp, req->handle);

@@ -464,7 +464,9 @@ void local_pool_submit(struct pool *pool, struct pool_req *req)
 			start_change(lp, req);
 		return;
 	case POOL_CLOSE:
-		if (lp->cat && atomic_load(&((struct region_handle *)req->handle)->region->dirty)) {
+		if (lp->cat &&
+		    (req->handle->flags & POOL_WRITE ||
+			atomic_load(&((struct region_handle *)req->handle)->region->dirty))) {
 			start_change(lp, req);
 			return;
 		}

@@ -128,7 +128,18 @@ int managed_find(const struct pool *pool, uint64_t id, struct managed_region *re
 /* cache_map: 0, or -ENOENT: it has no cache. */
 int managed_map(const struct pool *pool, uint64_t id, struct cache_cell *cells, unsigned count);
 
+/* Counters of all data requests of frontends. */
+struct store_stats *managed_stats(struct pool *pool);
+
 /* ---- to ask for ---- */
+
+/* Somebody who wants a region to be open; a part of those that follow. */
+struct managed_want {
+	unsigned flags; /* POOL_READ, POOL_WRITE */
+	/* 0: it is held open for the wanter until entry_put.  Not NULL. */
+	void (*done)(struct managed_want *want, int err);
+	struct managed_want *next;
+};
 
 /* Something that takes its time; embedded in the caller, untouched from the start to done, which may come
  * before the starting function returns.  The region is open as long as the job lasts. */
@@ -147,6 +158,7 @@ struct managed_job {
 	struct managed_job *next;
 	struct pull_job pull;
 	struct cache_flush flush;
+	struct managed_want want;
 	bool pulls, running, cancelled;
 };
 
@@ -195,6 +207,8 @@ struct managed_first {
 };
 
 void managed_pull_first(struct pool *pool, struct managed_first *first);
+/* Fills left. */
+void managed_first_progress(struct managed_first *first);
 
 /* ---- the end ---- */
 
@@ -203,7 +217,6 @@ void managed_pull_first(struct pool *pool, struct managed_first *first);
 struct managed_drain {
 	void (*done)(struct managed_drain *drain, int err);
 	/* Private. */
-	struct managed_flush_one *ones;
 	unsigned pending;
 	int err;
 };

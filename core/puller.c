@@ -316,7 +316,7 @@ static void pump(struct loop_task *task)
 		if (!window_open(window, window_unit(window))) {
 			if (puller->in_flight == 0)
 				cache_starved(puller->cache); /* others have the window */
-			return;
+			break;
 		}
 		step = pull_one(puller, now);
 	}
