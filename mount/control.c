@@ -89,6 +89,9 @@ static void answer(struct client *client)
 	if (!strcmp(line, "status")) {
 		client->answer_len =
 		    control->ops->status(control->ctx, client->answer, CONTROL_ANSWER_MAX - 1);
+	} else if (!strcmp(line, "drain") && control->ops->drain) {
+		client->answer_len =
+		    control->ops->drain(control->ctx, client->answer, CONTROL_ANSWER_MAX - 1);
 	} else if (!strncmp(line, "pin ", 4)) {
 		answer_pin(client, line + 4, true);
 	} else if (!strncmp(line, "unpin ", 6)) {

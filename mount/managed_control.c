@@ -185,8 +185,6 @@ static int begin(
 
 	if (res)
 		return res;
-	if (mc->stopped)
-		return err_set(err, -ESHUTDOWN, "the mount is ending");
 	if (!task)
 		return err_set(
 		    err, -EBUSY, "%d commands are at work here already", MANAGED_CONTROL_TASKS);
@@ -389,17 +387,18 @@ static const struct {
 	const char *verb;
 	int (*ask)(
 	    struct managed_control *mc, const char *args, struct text *text, struct err *err);
+	bool to_the_end; /* also when the mount is ending */
 } requests[] = {
-    {"map ", ask_map},
-    {"pull ", ask_pull},
-    {"push ", ask_push},
-    {"task ", ask_task},
-    {"cancel ", ask_cancel},
-    {"evict ", ask_evict},
-    {"keep ", ask_keep},
-    {"unkeep ", ask_unkeep},
-    {"record ", ask_record},
-    {"recorded ", ask_recorded},
+    {"map ", ask_map, true},
+    {"pull ", ask_pull, false},
+    {"push ", ask_push, false},
+    {"task ", ask_task, true},
+    {"cancel ", ask_cancel, true},
+    {"evict ", ask_evict, false},
+    {"keep ", ask_keep, false},
+    {"unkeep ", ask_unkeep, false},
+    {"record ", ask_record, false},
+    {"recorded ", ask_recorded, false},
 };
 
 size_t managed_control_answer(struct managed_control *mc, const char *line, char *buf, size_t room)
@@ -412,7 +411,9 @@ size_t managed_control_answer(struct managed_control *mc, const char *line, char
 
 		if (strncmp(line, requests[i].verb, len))
 			continue;
-		if (requests[i].ask(mc, line + len, &text, &err)) {
+		if (mc->stopped && !requests[i].to_the_end) {
+			text_put(&text, "error: the mount is ending");
+		} else if (requests[i].ask(mc, line + len, &text, &err)) {
 			text.used = 0;
 			text_put(&text, "error: %s", err.text);
 		}

@@ -14,7 +14,11 @@
 #include "backends/peer.h"
 #include "core/hist.h"
 #include "fuse/fs.h"
+#include "mount/caching.h"
+#include "mount/managed_json.h"
 #include "mount/text.h"
+
+enum { END_ROOM = 4096 }; /* bytes kept for what follows a list */
 
 static void put_requests(struct text *text, const struct store_stats *stats)
 {
@@ -44,9 +48,9 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	};
 	struct peer_status status;
 
-	if (!daemon->is_peer)
+	if (!daemon->donor)
 		return;
-	peer_pool_status(daemon->pool, &status);
+	peer_pool_status(daemon->donor, &status);
 	text_put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"
 	    "\"rtt_us\":%.1f,\"bytes_in\":%llu,\"bytes_out\":%llu,\"in_flight\":%u},",
@@ -77,7 +81,7 @@ static void put_region(void *ctx, const struct fs_open_region *open)
 	struct text *text = rt->text;
 
 	/* What follows the list must still fit. */
-	if (text->room - text->used < 4096)
+	if (!text_has_room(text, END_ROOM))
 		return;
 	text_put(text, "%s{\"name\":", text->buf[text->used - 1] == '[' ? "" : ",");
 	text_put_string(text, open->name);
@@ -98,6 +102,18 @@ static void put_refusal(struct text *text, const struct daemon *daemon)
 	text_put_string(text, refusal->holder);
 	text_put(text, ",\"since_ms\":%llu},",
 	    (unsigned long long)((loop_now_ns() - refusal->at_ns) / 1000000));
+}
+
+static void put_caching(struct text *text, const struct daemon *daemon)
+{
+	uint64_t total, left;
+
+	text_put(text, "\"cache\":");
+	managed_json_cache(text, daemon->pool);
+	text_put(text, ",");
+	if (caching_first_progress(daemon->caching, &total, &left))
+		text_put(text, "\"pull_first\":{\"total\":%llu,\"left\":%llu},",
+		    (unsigned long long)total, (unsigned long long)left);
 }
 
 /* Resident memory, from /proc/self/statm, without stdio's buffers. */
@@ -136,9 +152,17 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
 	put_refusal(&text, daemon);
-	text_put(&text, "\"regions\":[");
-	fs_for_each_open(daemon->fs, put_region, &regions);
-	text_put(&text, "]}");
+	if (daemon->caching)
+		put_caching(&text, daemon);
+	text_put(&text, "\"regions\":");
+	if (daemon->caching) {
+		managed_json_regions(&text, daemon->pool, END_ROOM);
+	} else {
+		text_put(&text, "[");
+		fs_for_each_open(daemon->fs, put_region, &regions);
+		text_put(&text, "]");
+	}
+	text_put(&text, "}");
 	return text.used;
 }
 

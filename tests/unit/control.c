@@ -56,7 +56,12 @@ static size_t answer_other(void *ctx, const char *line, char *buf, size_t room)
 	return strncmp(line, "other ", 6) ? 0 : (size_t)snprintf(buf, room, "<%s>", line + 6);
 }
 
-static const struct control_ops ops = {answer_status, answer_pin, answer_forget, answer_other};
+static const struct control_ops ops = {
+    .status = answer_status,
+    .pin = answer_pin,
+    .forget_donor = answer_forget,
+    .other = answer_other,
+};
 
 static void *serve_thread(void *ctx)
 {

@@ -269,7 +269,7 @@ START_TEST(pushing)
 	ask("push 4711 0-");
 	ck_assert_int_eq(task_result(), 0);
 	ask("pull 4711 0-");
-	ck_assert_int_eq(task_result(), ENOENT);
+	ck_assert_int_eq(task_result(), ESTALE);
 }
 END_TEST
 
