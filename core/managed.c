@@ -309,6 +309,17 @@ static void leave_one(struct managed_entry *entry, void *ctx)
 	entry_advance(entry);
 }
 
+static void leave_all(struct loop_task *task)
+{
+	struct managed *managed =
+	    (struct managed *)((char *)task - offsetof(struct managed, leave));
+
+	jobs_cancel_all(managed);
+	managed_each(managed, leave_one, NULL);
+	managed_check_left(managed);
+}
+
+/* The work is for a task: the loop may not be running just now. */
 void managed_leave(struct pool *pool, void (*done)(void *ctx), void *ctx)
 {
 	struct managed *managed = managed_of(pool);
@@ -316,9 +327,7 @@ void managed_leave(struct pool *pool, void (*done)(void *ctx), void *ctx)
 	managed->leaving = true;
 	managed->left_fn = done;
 	managed->left_ctx = ctx;
-	jobs_cancel_all(managed);
-	managed_each(managed, leave_one, NULL);
-	managed_check_left(managed);
+	loop_post(managed->conf.loop, &managed->leave);
 }
 
 void managed_give_up(struct pool *pool)
@@ -327,7 +336,7 @@ void managed_give_up(struct pool *pool)
 
 	managed->given_up = true;
 	if (managed->leaving)
-		managed_each(managed, leave_one, NULL);
+		loop_post(managed->conf.loop, &managed->leave);
 }
 
 /* ---- the pool ---- */
@@ -468,6 +477,7 @@ int managed_create(const struct managed_conf *conf, struct pool **ret_pool, stru
 	managed->tick.expired = tick;
 	managed->ended.run = left;
 	managed->started.run = start;
+	managed->leave.run = leave_all;
 	rc = create(managed, conf, err);
 	if (rc) {
 		managed_each(managed, free_one, NULL);

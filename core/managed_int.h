@@ -142,7 +142,7 @@ struct managed {
 	uint32_t number_hint;
 	unsigned lower; /* requests of our own and opens of the lower pool */
 	struct loop_timer tick;
-	struct loop_task started, ended;
+	struct loop_task started, leave, ended;
 	struct log_limit lost_limit, push_limit;
 	struct managed_job *jobs;
 	bool leaving, given_up, left;
