@@ -89,7 +89,7 @@ static int each_region(struct job *job, int (*each)(struct job *job))
 	     region = json_next(region)) {
 		if (json_type(json_find(region, "cache")) != JSON_OBJECT)
 			continue;
-		target->id = (uint64_t)json_number(json_find(region, "id"), 0);
+		target->id = json_u64(json_find(region, "id"), 0);
 		target->size = (uint64_t)json_number(json_find(region, "size"), 0);
 		snprintf(target->path, sizeof(target->path), "%.*s/%.*s", PATH_MAX / 2, target->dir,
 		    POOL_NAME_MAX, json_string(json_find(region, "name"), "?"));

@@ -127,7 +127,7 @@ static void put_region(void *ctx, const struct managed_region *region)
 	regions->any = true;
 	text_put_string(text, region->name);
 	text_put(text, ",");
-	put_number(text, "id", region->id);
+	text_put(text, "\"id\":\"%" PRIu64 "\",", region->id);
 	if (region->cached)
 		put_number(text, "size", region->cache.size);
 	put_number(text, "open", region->opens);
@@ -164,7 +164,7 @@ int managed_json_map(struct text *text, const struct pool *pool, uint64_t id,
 		if (cells[i - 1].blocks == 0)
 			cells[i - 1] = cells[i];
 	}
-	text_put(text, "{\"id\":%" PRIu64 ",\"cells\":[", id);
+	text_put(text, "{\"id\":\"%" PRIu64 "\",\"cells\":[", id);
 	for (unsigned i = 0; i < count; i++) {
 		const struct cache_cell *cell = &cells[i];
 

@@ -20,7 +20,7 @@ enum { MANAGED_JSON_REGION = 2048 }; /* bytes that a region takes at most, but f
  * push_rtt_us, pull_window, push_window (bytes), writers_waiting, regions, recovering, lost, leaving. */
 void managed_json_cache(struct text *text, const struct pool *pool);
 
-/* An array with the regions that are open, cached or to be recovered, for the member "regions": id, name,
+/* An array with the regions that are open, cached or to be recovered, for the member "regions": id (a string: it has up to 20 digits), name,
  * size, open (handles), writers, state ("cold", "opening", "open", "idle", "lost", "ending"), lease ("held",
  * "lost", "none"), durability, recovering, recording, index_error (a text, "": none), and cache, null or an
  * object: resident, local, dirty, pulling, pushing, fetched, pushed, evicted (bytes), oldest_dirty_ms, hits,
@@ -28,7 +28,7 @@ void managed_json_cache(struct text *text, const struct pool *pool);
  * pull_active, jobs, pull_errors, retry_ms, holding.  Stops, whole, when `keep` bytes of room are left. */
 void managed_json_regions(struct text *text, const struct pool *pool, size_t keep);
 
-/* {"id":…,"cells":[[RESIDENT,DIRTY,BUSY],…]}: shares of MAP_WHOLE (mount/map.h), BUSY 0 or 1.  cells: room
+/* {"id":ID,"cells":[[RESIDENT,DIRTY,BUSY],…]}: shares of MAP_WHOLE (mount/map.h), BUSY 0 or 1.  cells: room
  * for count of them.  0, or -ENOENT: the region has no cache. */
 int managed_json_map(struct text *text, const struct pool *pool, uint64_t id,
     struct cache_cell *cells, unsigned count, struct err *err);

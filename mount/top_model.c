@@ -34,7 +34,7 @@ static void read_region(struct top_region *region, const struct json *doc)
 	get_text(doc, "name", region->name, sizeof(region->name));
 	get_text(doc, "state", region->state, sizeof(region->state));
 	get_text(doc, "lease", region->lease, sizeof(region->lease));
-	region->id = get(doc, "id");
+	region->id = json_u64(json_find(doc, "id"), 0);
 	region->has_size = json_find(doc, "size") != NULL;
 	region->size = get(doc, "size");
 	region->opens = (unsigned)get(doc, "open");

@@ -369,7 +369,7 @@ START_TEST(status)
 	ck_assert_str_eq(json_string(json_find(region(), "durability"), ""), "remote");
 	ck_assert_double_eq(of_region("size"), MIB);
 	ck_assert_double_eq(of_region("open"), 1);
-	ck_assert_double_eq(of_region("id"), (double)id);
+	ck_assert_uint_eq(json_u64(json_find(region(), "id"), 0), id);
 	ck_assert_str_eq(json_string(json_find(region(), "cache.pull"), ""), "none");
 	/* A region that does not fit is left out whole. */
 	put_regions(&tight, top.pool);

@@ -23,7 +23,7 @@ static const char managed[] =
     "\"requests\":{\"read\":{\"count\":100,\"bytes\":%1$u},\"write\":{\"count\":3,\"bytes\":12288}},"
     "\"cache\":{\"dir\":null,\"size\":4294967296,\"resident\":1288490188,\"max_dirty\":268435456,"
     "\"dirty\":12582912,\"oldest_dirty_ms\":800,\"writers_waiting\":2},"
-    "\"regions\":[{\"name\":\"work\",\"id\":7,\"size\":4294967296,\"open\":2,\"lease\":\"held\","
+    "\"regions\":[{\"name\":\"work\",\"id\":\"18446744073709551615\",\"size\":4294967296,\"open\":2,\"lease\":\"held\","
     "\"state\":\"open\",\"recovering\":false,\"cache\":{\"resident\":1288490188,\"dirty\":12582912,"
     "\"oldest_dirty_ms\":800,\"pulling\":33554432,\"pushing\":0,\"fetched\":%1$u,\"pushed\":5}},"
     "{\"name\":\"a\\u001b[2J\",\"id\":8,\"open\":0,\"state\":\"lost\",\"cache\":null}]}";
@@ -117,6 +117,7 @@ START_TEST(frame)
 	top_rates(&now, &before);
 	ck_assert_int_eq(top_set_map(&now.mounts[0].regions[0], answer), 0);
 	draw(&view);
+	ck_assert_uint_eq(now.mounts[0].regions[0].id, UINT64_MAX);
 	has("remram top  13:45:10  2 mounts\n");
 	has("/mnt/remote: donor:/ram\n"
 	    "  connected, round trip 10 ms, 23 in flight\n"
