@@ -34,6 +34,7 @@ struct caching {
 	/* Loop thread only. */
 	struct pool *pool;
 	struct managed_first first;
+	bool pulling_first;
 	void (*first_done)(void *ctx);
 	void *first_ctx;
 	struct managed_drain drain;
@@ -137,6 +138,7 @@ static void first_done(struct managed_first *first, int err)
 
 	if (err)
 		log_warn("pull_first: the pool's regions cannot be listed: %s", strerror(-err));
+	caching->pulling_first = false;
 	caching->first_done(caching->first_ctx);
 }
 
@@ -153,7 +155,18 @@ void caching_pull_first(struct caching *caching, void (*done)(void *ctx), void *
 	caching->first.bytes = conf->pull_first;
 	caching->first.pct = conf->pull_first_pct;
 	caching->first.done = first_done;
+	caching->pulling_first = true;
 	managed_pull_first(caching->pool, &caching->first);
+}
+
+bool caching_first_progress(struct caching *caching, uint64_t *ret_total, uint64_t *ret_left)
+{
+	if (!caching->pulling_first)
+		return false;
+	managed_first_progress(&caching->first);
+	*ret_total = caching->first.total;
+	*ret_left = caching->first.left;
+	return true;
 }
 
 /* ---- draining ---- */

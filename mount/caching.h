@@ -34,6 +34,9 @@ int caching_start(struct caching *caching, struct pool *donor,
 /* Fetches what pull_first= wants; done comes when it is there, or at once if it wants nothing. */
 void caching_pull_first(struct caching *caching, void (*done)(void *ctx), void *ctx);
 
+/* How far that is, in bytes; false while it is not under way. */
+bool caching_first_progress(struct caching *caching, uint64_t *ret_total, uint64_t *ret_left);
+
 /* Draining, for the control socket: the first call begins to push all that is dirty, later ones tell how far
  * that is; after one has told its end, the next begins anew.  Writes one JSON object {"state":"running" or
  * "done","dirty":BYTES,"errno":N,"error":TEXT} and returns its length. */

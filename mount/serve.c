@@ -33,6 +33,7 @@
 #include "mount/caching.h"
 #include "mount/control.h"
 #include "mount/lockmem.h"
+#include "mount/managed_control.h"
 #include "mount/mountinfo.h"
 #include "mount/serve_status.h"
 
@@ -277,11 +278,20 @@ static size_t control_drain(void *ctx, char *buf, size_t room)
 	return caching_drain(daemon->caching, buf, room);
 }
 
+static size_t control_other(void *ctx, const char *line, char *buf, size_t room)
+{
+	struct daemon *daemon = ctx;
+
+	return daemon->caching ? managed_control_answer(daemon->managed_control, line, buf, room)
+			       : 0;
+}
+
 static const struct control_ops control_ops = {
     .status = serve_status,
     .pin = control_pin,
     .forget_donor = control_forget,
     .drain = control_drain,
+    .other = control_other,
 };
 
 /* SIGTERM detaches the mount; its files stay usable until the last is closed.  Swap would lose its mount
@@ -386,6 +396,7 @@ static void leave(struct daemon *daemon)
 	uint64_t away_since = 0;
 	bool warned = false;
 
+	managed_control_stop(daemon->managed_control);
 	caching_leave(daemon->caching, left, daemon);
 	while (!daemon->left) {
 		run_a_while(daemon);
@@ -430,6 +441,7 @@ static void finish(struct daemon *daemon)
 		close(daemon->fd);
 	if (daemon->caching)
 		caching_destroy(daemon->caching);
+	managed_control_destroy(daemon->managed_control);
 	pool_destroy(daemon->donor ? daemon->donor : daemon->pool);
 	workers_destroy(daemon->workers);
 	loop_destroy(daemon->loop);
@@ -448,6 +460,11 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	rc = open_pool(daemon, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_FAIL, rc);
+	if (daemon->caching)
+		rc = managed_control_create(
+		    daemon->loop, daemon->pool, &daemon->managed_control, err);
+	if (rc)
+		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
 	snprintf(path, sizeof(path), "%s/control", conf->run_dir);
 	rc = control_create(daemon->loop, path, &control_ops, daemon, &daemon->control, err);
 	if (rc)

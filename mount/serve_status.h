@@ -23,6 +23,7 @@ struct daemon {
 	struct pool *pool; /* what is served: the donor's, a local one, or caching's */
 	struct pool *donor; /* the donor's, or NULL */
 	struct caching *caching; /* NULL: no local copies */
+	struct managed_control *managed_control; /* with caching */
 	bool first_is_here, left; /* pull_first= is done; caching has ended */
 	struct store_stats *stats; /* of all data requests */
 	bool pool_answered;

@@ -29,6 +29,7 @@
 #include "mount/json.h"
 #include "mount/loopdev.h"
 #include "mount/mountinfo.h"
+#include "mount/progress.h"
 #include "mount/swapdev.h"
 #include "mount/sys.h"
 #include "mount/utab.h"
@@ -310,11 +311,12 @@ static int drain_once(const struct job *job, uint64_t *ret_dirty, struct err *er
  * is left to wait for.  Shows how far it is where somebody looks. */
 static int drain(const struct job *job, struct err *err)
 {
-	bool tty = isatty(STDERR_FILENO), shown = false;
-	uint64_t dirty = 0;
+	struct progress progress;
+	uint64_t dirty = 0, most = 0;
 	unsigned away = 0;
 	int res;
 
+	progress_begin(&progress, stderr, "pushing", false);
 	while ((res = drain_once(job, &dirty, err)) == 1) {
 		if (job->how->interrupted && *job->how->interrupted)
 			res = err_set(err, -EINTR, "interrupted");
@@ -324,15 +326,12 @@ static int drain(const struct job *job, struct err *err)
 			res = drain_failed(job, dirty, "it cannot be reached", err);
 		if (res < 0)
 			break;
-		if (tty) {
-			fprintf(stderr, "\r%s: %llu MiB to push ", job->how->dir,
-			    (unsigned long long)(dirty >> 20));
-			shown = true;
-		}
+		if (dirty > most)
+			most = dirty;
+		progress_show(&progress, most - dirty, most, sys_now_ms());
 		sys_sleep_ms(DRAIN_MS);
 	}
-	if (shown)
-		fprintf(stderr, "\n");
+	progress_clear(&progress);
 	return res;
 }
 
