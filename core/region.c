@@ -229,6 +229,11 @@ static void handle_submit(struct store *store, struct store_req *req)
 	store_forward(rh->region->store, req);
 }
 
+static void handle_interrupt(struct store *store, struct store_req *req)
+{
+	store_lower_interrupt(((struct region_handle *)store)->region->store, req);
+}
+
 static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 {
 	struct region_handle *rh = (struct region_handle *)store;
@@ -263,6 +268,7 @@ static void handle_destroy(struct store *store)
 static const struct store_ops handle_ops = {
     .name = "region",
     .submit = handle_submit,
+    .interrupt = handle_interrupt,
     .lend = handle_lend,
     .unlend = handle_unlend,
     .stat = handle_stat,

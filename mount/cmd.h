@@ -38,6 +38,10 @@ int cmd_top(int argc, char **argv);
 /* `remram rescue [list|write|push|drop] …`. */
 int cmd_rescue(int argc, char **argv);
 
+/* `remram export SOURCE --nbd ADDR …`; its options, for the man page. */
+int cmd_export(int argc, char **argv);
+extern const struct opt cmd_export_options[];
+
 /* Set when SIGINT, SIGTERM or SIGHUP has come; cmd_catch_signals makes them interrupt what waits. */
 extern volatile int cmd_interrupted;
 void cmd_catch_signals(void);

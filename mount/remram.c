@@ -34,6 +34,7 @@ static void print_usage(FILE *out)
 	      "       remram top [--once] [DIR]              the same, live, with maps of regions\n"
 	      "       remram doctor [--json] [DIR]           is this machine ready for swap?\n"
 	      "       remram abort DIR                       end a mount that hangs\n"
+	      "       remram export SOURCE --nbd ADDR        serve one region over NBD\n"
 	      "\n"
 	      "of mounts with a cache:\n"
 	      "       remram pull FILE [RANGE]               fetch it now, and wait\n"
@@ -67,6 +68,7 @@ static const struct {
     {"top", cmd_top},
     {"doctor", cmd_doctor},
     {"abort", cmd_abort},
+    {"export", cmd_export},
     {"pull", cmd_pull},
     {"flush", cmd_flush},
     {"evict", cmd_evict},

@@ -127,41 +127,28 @@ static int open_cached(struct daemon *daemon, struct err *err)
 	return rc;
 }
 
-/* The one file's name: the last part of a path, or the scheme. */
-static const char *single_name(const struct mount_source *source, char buf[POOL_NAME_MAX + 1])
-{
-	const char *path = strchr(source->text, ':') + 1;
-	size_t len = strcspn(path, "?");
-	size_t start;
-
-	while (len && path[len - 1] == '/')
-		len--;
-	for (start = len; start && path[start - 1] != '/'; start--)
-		;
-	if (len - start == 0 || len - start > POOL_NAME_MAX) {
-		path = source->text;
-		start = 0;
-		len = strcspn(path, ":");
-	}
-	memcpy(buf, path + start, len - start);
-	buf[len - start] = 0;
-	return buf;
-}
-
 static int open_backend(struct daemon *daemon, struct err *err)
 {
 	struct local_pool_conf conf = {
 	    .name = daemon->conf->source.text,
 	    .uri = daemon->conf->source.text,
-	    .single = single_name(&daemon->conf->source, daemon->single),
+	    .single = true,
+	    .timeo_ms = daemon->conf->soft ? daemon->conf->timeo_ms : 0,
 	};
+	struct backend_link link;
 	int rc = workers_create(WORKERS, &daemon->workers, err);
 
 	if (rc == 0)
 		rc = local_pool_create(&conf, daemon->workers, &daemon->pool, err);
-	if (rc == 0)
-		daemon->stats = local_pool_stats(daemon->pool);
-	return rc;
+	if (rc)
+		return rc;
+	daemon->stats = local_pool_stats(daemon->pool);
+	/* A server on this machine has to be woken for each answer: polling would take the processor from it, on
+	 * which it would otherwise be woken at once. */
+	if (local_pool_link(daemon->pool, &link) && link.here &&
+	    !opts_given(&daemon->conf->opts, "spin_us"))
+		loop_set_spin(daemon->loop, 0);
+	return 0;
 }
 
 static int open_pool(struct daemon *daemon, struct err *err)
@@ -170,7 +157,8 @@ static int open_pool(struct daemon *daemon, struct err *err)
 
 	if (!conf->source.is_donor && conf->cache)
 		return err_set(err, -EINVAL,
-		    "%s: option 'cache' is for the pools of donors: what is here already needs no copy",
+		    "%s: option 'cache' is for the pools of donors (HOST:/POOL): what is here already needs "
+		    "no copy",
 		    conf->source.text);
 	if (!conf->source.is_donor)
 		return open_backend(daemon, err);
@@ -242,6 +230,28 @@ static void set_read_ahead(const struct daemon *daemon)
 		close(fd);
 }
 
+/* ---- the far end ---- */
+
+/* Whether requests wait for a donor or server that is away. */
+static bool is_waiting(const struct daemon *daemon)
+{
+	struct peer_status status;
+	struct backend_link link;
+
+	if (!daemon->donor)
+		return local_pool_link(daemon->pool, &link) && link.state == BACKEND_WAITING;
+	peer_pool_status(daemon->donor, &status);
+	return status.state == PEER_WAITING;
+}
+
+static void give_up(struct daemon *daemon)
+{
+	if (daemon->donor)
+		peer_pool_give_up(daemon->donor);
+	else
+		local_pool_give_up(daemon->pool);
+}
+
 /* ---- what the commands ask ---- */
 
 static int control_pin(void *ctx, uint64_t id, bool on, struct err *err)
@@ -264,8 +274,7 @@ static void control_forget(void *ctx)
 
 	if (daemon->caching)
 		caching_give_up(daemon->caching);
-	if (daemon->donor)
-		peer_pool_give_up(daemon->donor);
+	give_up(daemon);
 }
 
 static size_t control_drain(void *ctx, char *buf, size_t room)
@@ -362,23 +371,13 @@ static void run_a_while(struct daemon *daemon)
 	loop_timer_cancel(&daemon->end_timer);
 }
 
-static bool donor_is_away(const struct daemon *daemon)
-{
-	struct peer_status status;
-
-	if (!daemon->donor)
-		return false;
-	peer_pool_status(daemon->donor, &status);
-	return status.state == PEER_WAITING;
-}
-
 /* Lets what is in flight end; a donor that is away is not waited for, unless there are local copies: then it
  * may have to be. */
 static bool drain(struct daemon *daemon)
 {
 	for (unsigned i = 0; i < END_TRIES && !fs_idle(daemon->fs); i++) {
-		if (!daemon->caching && donor_is_away(daemon))
-			peer_pool_give_up(daemon->donor);
+		if (!daemon->caching && is_waiting(daemon))
+			give_up(daemon);
 		run_a_while(daemon);
 	}
 	return fs_idle(daemon->fs);
@@ -400,7 +399,7 @@ static void leave(struct daemon *daemon)
 	caching_leave(daemon->caching, left, daemon);
 	while (!daemon->left) {
 		run_a_while(daemon);
-		if (!donor_is_away(daemon)) {
+		if (!is_waiting(daemon)) {
 			away_since = 0;
 			continue;
 		}

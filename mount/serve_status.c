@@ -13,6 +13,7 @@
 
 #include "backends/peer.h"
 #include "core/hist.h"
+#include "core/local_pool.h"
 #include "fuse/fs.h"
 #include "mount/caching.h"
 #include "mount/managed_json.h"
@@ -39,6 +40,25 @@ static void put_requests(struct text *text, const struct store_stats *stats)
 	text_put(text, "},");
 }
 
+/* Of a place that is reached over a network, as an NBD server is. */
+static void put_link(struct text *text, const struct daemon *daemon)
+{
+	static const char *const names[] = {
+	    [BACKEND_CONNECTED] = "connected",
+	    [BACKEND_WAITING] = "waiting",
+	    [BACKEND_FAILED] = "failed",
+	};
+	struct backend_link link;
+
+	if (!local_pool_link(daemon->pool, &link))
+		return;
+	text_put(text, "\"connection\":{\"state\":\"%s\",\"peer\":", names[link.state]);
+	text_put_string(text, link.address);
+	text_put(text, ",\"since_ms\":%llu,\"reconnects\":%u,\"in_flight\":%u},",
+	    (unsigned long long)((loop_now_ns() - link.since_ns) / 1000000), link.reconnects,
+	    link.in_flight);
+}
+
 static void put_connection(struct text *text, const struct daemon *daemon)
 {
 	static const char *const names[] = {
@@ -48,8 +68,10 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	};
 	struct peer_status status;
 
-	if (!daemon->donor)
+	if (!daemon->donor) {
+		put_link(text, daemon);
 		return;
+	}
 	peer_pool_status(daemon->donor, &status);
 	text_put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"

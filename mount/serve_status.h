@@ -28,7 +28,6 @@ struct daemon {
 	struct store_stats *stats; /* of all data requests */
 	bool pool_answered;
 	struct err err; /* what the donor said */
-	char single[POOL_NAME_MAX + 1];
 	int fd; /* /dev/fuse */
 	struct fs *fs;
 	bool mounted, gone;

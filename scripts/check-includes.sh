@@ -23,12 +23,15 @@ declare -A MAY=(
 	[mount]='core'
 )
 # FILE:HEADER.  The mount daemon's stack is put together in one place, mount/serve.c: a pool at a donor,
-# served by the FUSE frontend.  Its status asks both how they are.
+# served by the FUSE frontend.  Its status asks both how they are.  `remram export` is the donor's server with
+# one region.
 EXCEPTIONS=(
 	mount/serve.c:backends/peer.h
 	mount/serve.c:fuse/fs.h
 	mount/serve_status.c:backends/peer.h
 	mount/serve_status.c:fuse/fs.h
+	mount/cmd_export.c:export/address.h
+	mount/cmd_export.c:export/server.h
 )
 # Levels of core/: a file includes those of its own level and of lower ones.  opts_file has the level of opts:
 # what a name begins with counts, up to an underscore.

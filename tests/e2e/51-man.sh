@@ -31,11 +31,12 @@ documented() {
 
 step "every option of every command is in its man page"
 documented remramd.8 "$REMRAMD" --help
+documented remram-export.8 "$REMRAM" export --help
 for command in mount umount status top doctor pull flush evict pin unpin record rescue; do
 	documented remram.8 "$REMRAM" "$command" --help
 done
 text=$(page remram.8)
-for command in mount umount status top doctor abort pull flush evict pin unpin record rescue; do
+for command in mount umount status top doctor abort export pull flush evict pin unpin record rescue; do
 	contains "remram.8" "$text" "remram $command"
 	contains "remram help" "$(run "$REMRAM" help)" " $command"
 done
