@@ -141,7 +141,7 @@ int nbd_export_look(struct pool *pool, struct pool_req *req)
 size_t nbd_export_name(const struct pool *pool, const char *region, char buf[NBD_EXPORT_NAME_MAX])
 {
 	if (pool->fixed)
-		return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s", region);
+		return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s", pool->name);
 	return (size_t)snprintf(buf, NBD_EXPORT_NAME_MAX, "%s/%s", pool->name, region);
 }
 
@@ -206,18 +206,15 @@ static int find_in_pool(struct pool *pool, const char *region, struct nbd_found 
 	return 0;
 }
 
-/* The pool that is one region with this name. */
-static int find_single(struct server *server, const char *region, struct nbd_found *found)
+/* The pool of this name that is one region. */
+static int find_single(struct server *server, const char *name, struct nbd_found *found)
 {
-	struct pool *pool;
+	struct pool *pool = server_pool(server, name);
 
-	for (unsigned i = 0; (pool = server_pool_at(server, i)); i++)
-		if (pool->fixed && find_in_pool(pool, region, found) == 0)
-			return 0;
-	return -ENOENT;
+	return pool && pool->fixed ? first_region(pool, found) : -ENOENT;
 }
 
-/* POOL/REGION, POOL/REGION/ro, or REGION/ro of a pool that is one region; cuts the text up. */
+/* POOL/REGION, POOL/REGION/ro, or POOL/ro of a pool that is one region; cuts the text up. */
 static int find_path(struct server *server, char *text, char *slash, struct nbd_found *found)
 {
 	char *region = slash + 1, *second = strchr(region, '/');
@@ -231,8 +228,8 @@ static int find_path(struct server *server, char *text, char *slash, struct nbd_
 		found->read_only = true;
 	}
 	pool = server_pool(server, text);
-	if (pool && !pool->fixed)
-		return find_in_pool(pool, region, found);
+	if (pool && find_in_pool(pool, region, found) == 0)
+		return 0;
 	if (second || strcmp(region, "ro") != 0)
 		return -ENOENT;
 	found->read_only = true;

@@ -174,7 +174,7 @@ static void mode_set(struct pool_req *req, int err)
 
 static int open_pool(struct exporter *ex, const struct export_args *args, struct err *err)
 {
-	const struct local_pool_conf conf = {.name = ex->name, .uri = ex->uri, .single = ex->name};
+	const struct local_pool_conf conf = {.name = ex->name, .uri = ex->uri, .single = true};
 	int rc = local_pool_create(&conf, ex->workers, &ex->pool, err);
 
 	if (rc == 0 && args->read_only) {
