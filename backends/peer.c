@@ -422,6 +422,15 @@ void *peer_req_buffer(struct peer *peer)
 	return slot->sreq->buf;
 }
 
+bool peer_req_takes_pipe(struct peer *peer)
+{
+	struct peer_slot *slot = find_slot(peer, peer->rep.id);
+
+	return peer->rep.op == FRAME_READ && peer->rep.status == 0 &&
+	       peer->rep.payload >= CONN_PIPE_MIN && slot && slot->sreq &&
+	       slot->sreq->flags & STORE_PIPE;
+}
+
 /* Takes the results of a successful data reply. */
 static int data_result(struct peer *peer, struct store_req *req)
 {
@@ -438,6 +447,7 @@ static int data_result(struct peer *peer, struct store_req *req)
 				memset(req->buf, 0, req->len);
 			return 0;
 		}
+		req->ret_pipe = conn_payload_pipe(peer->conn);
 		return rep->payload == req->len ? 0 : -EPROTO;
 	case STORE_EXTENTS:
 		return frame_extents_get(peer->control, rep->payload, req->off, req->len,

@@ -133,6 +133,8 @@ struct peer {
 int peer_req_reply(struct peer *peer);
 /* Where the payload of reply peer->rep belongs; NULL: nowhere (-EPROTO). */
 void *peer_req_buffer(struct peer *peer);
+/* May that payload stay in a pipe (STORE_PIPE)? */
+bool peer_req_takes_pipe(struct peer *peer);
 /* The connection is gone: interrupted requests end, the others wait. */
 void peer_req_lost(struct peer *peer);
 /* A new connection: sends what is in flight again, in order.  forgotten: the donor knows nothing of the

@@ -225,7 +225,11 @@ static int link_header(struct conn *conn, const uint8_t *header, void **ret_buf,
 	if (peer->rep.payload == 0)
 		return 0;
 	*ret_buf = peer_req_buffer(peer);
-	return *ret_buf ? 0 : -EPROTO;
+	if (!*ret_buf)
+		return -EPROTO;
+	if (peer_req_takes_pipe(peer))
+		conn_use_pipe(conn);
+	return 0;
 }
 
 static int link_frame(struct conn *conn)

@@ -10,6 +10,12 @@
  * Sending: a list of struct conn_out; at the end of a round as many as fit in one sendmsg go out;
  * EPOLLOUT is watched only while the socket is full.
  *
+ * Pipe: a long payload that the owner need not see (conn_use_pipe) moves from the socket into a pipe
+ * by reference, and from there to wherever the owner splices it: two copies less.  That works only if its
+ * first bytes are not in the stage; so after such a payload only a header is read (`narrow`), until one
+ * comes that is not of that kind.  A pipe that turns out too small (it holds a number of fragments, and a
+ * network card may deliver small ones) is emptied into the buffer and not used again.
+ *
  * Invariants:
  *   1. stage[in_off … in_off+in_len) is what was received and not yet consumed; in state PAYLOAD it is
  *      empty after each parse.
@@ -18,17 +24,21 @@
  */
 #include "core/conn.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
 	STAGE_SIZE = 128 * 1024,
 	IOV_MAX_SEND = 192,
+	PIPE_SIZE = 512 * 1024, /* bytes: room for 128 fragments, whatever their sizes */
 	READ_BUDGET = 4 << 20, /* bytes per round: then the others on the loop get their turn */
 };
 
@@ -49,6 +59,10 @@ struct conn {
 	uint32_t payload_len, payload_got;
 	bool paused;
 	uint64_t bytes_in;
+	int pipe[2]; /* -1 until it is wanted for the first time */
+	bool use_pipe; /* this payload goes through the pipe: payload_got bytes are there */
+	bool pipe_full; /* a payload did not fit: no more of them */
+	bool narrow; /* the latest payload did: the next one may, too, so only its header is read */
 
 	/* Sending. */
 	struct conn_out *out_head, **out_tail;
@@ -83,6 +97,8 @@ static void watch(struct conn *conn, uint32_t events)
 		loop_fd_set(&conn->lfd, events);
 }
 
+static ssize_t receive(struct conn *conn, bool *ret_drained);
+
 static void drop_queue(struct conn *conn, int err)
 {
 	struct conn_out *out = conn->out_head;
@@ -100,11 +116,83 @@ static void drop_queue(struct conn *conn, int err)
 	}
 }
 
+/* ---- the pipe ---- */
+
+static void pipe_close(struct conn *conn)
+{
+	if (conn->pipe[0] < 0)
+		return;
+	close(conn->pipe[0]);
+	close(conn->pipe[1]);
+	conn->pipe[0] = conn->pipe[1] = -1;
+}
+
+void conn_use_pipe(struct conn *conn)
+{
+	if (conn->io != &plain_io || conn->pipe_full)
+		return;
+	if (conn->pipe[0] < 0) {
+		if (pipe2(conn->pipe, O_CLOEXEC | O_NONBLOCK))
+			return;
+		(void)fcntl(conn->pipe[0], F_SETPIPE_SZ, PIPE_SIZE);
+	}
+	conn->use_pipe = true;
+}
+
+int conn_payload_pipe(const struct conn *conn)
+{
+	return conn->use_pipe ? conn->pipe[0] : -1;
+}
+
+/* What is in the pipe goes to the buffer, and so does the rest. */
+static void unpipe(struct conn *conn)
+{
+	ssize_t n = read(conn->pipe[0], conn->payload, conn->payload_got);
+
+	assert(n == (ssize_t)conn->payload_got);
+	conn->use_pipe = false;
+	conn->pipe_full = true;
+}
+
+/* As receive, into the pipe. */
+static ssize_t receive_piped(struct conn *conn, bool *ret_drained)
+{
+	size_t want = conn->payload_len - conn->payload_got;
+	ssize_t n = splice(
+	    conn->lfd.fd, NULL, conn->pipe[1], NULL, want, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	int there = 0;
+
+	if (n < 0) {
+		n = -errno;
+		if (n != -EAGAIN || ioctl(conn->lfd.fd, FIONREAD, &there) || there == 0)
+			return n;
+		unpipe(conn);
+		return receive(conn, ret_drained);
+	}
+	conn->payload_got += (uint32_t)n;
+	conn->bytes_in += (uint64_t)n;
+	*ret_drained = (size_t)n < want;
+	return n;
+}
+
+/* The frame is handled. */
+static void pipe_drop(struct conn *conn)
+{
+	uint8_t left[4096];
+
+	while (read(conn->pipe[0], left, sizeof(left)) > 0)
+		;
+	conn->use_pipe = false;
+}
+
+/* ---- end ---- */
+
 static void conn_free(struct conn *conn)
 {
 	/* A queued task still points at the connection: the task frees it (leave). */
 	if (conn->flush.queued || conn->resume.queued)
 		return;
+	pipe_close(conn);
 	free(conn->stage);
 	free(conn);
 }
@@ -148,6 +236,8 @@ static int parse(struct conn *conn)
 				break;
 			conn->payload_len = 0;
 			rc = h->frame(conn);
+			if (conn->use_pipe)
+				pipe_drop(conn);
 			if (rc)
 				return rc;
 			continue;
@@ -166,6 +256,8 @@ static int parse(struct conn *conn)
 			return rc;
 		conn->in_off += h->header_len;
 		conn->in_len -= h->header_len;
+		conn->narrow = conn->use_pipe;
+		conn->use_pipe = conn->use_pipe && conn->in_len == 0;
 		if (conn->payload_len == 0 && !conn->closing) {
 			rc = h->frame(conn);
 			if (rc)
@@ -188,8 +280,11 @@ static ssize_t receive(struct conn *conn, bool *ret_drained)
 	size_t want = conn->payload_len - conn->payload_got, direct;
 	ssize_t n;
 
+	if (conn->payload_len && conn->use_pipe)
+		return receive_piped(conn, ret_drained);
 	iov[0] = (struct iovec){conn->payload + conn->payload_got, want};
-	iov[1] = (struct iovec){conn->stage + conn->in_len, STAGE_SIZE - conn->in_len};
+	iov[1] = (struct iovec){conn->stage + conn->in_len,
+	    (conn->narrow ? conn->handlers->header_len : STAGE_SIZE) - conn->in_len};
 	if (conn->payload_len)
 		n = conn->io->readv(conn, iov, 2);
 	else
@@ -361,6 +456,7 @@ int conn_create(struct loop *loop, int fd, const struct conn_handlers *handlers,
 	conn->handlers = handlers;
 	conn->io = &plain_io;
 	conn->owner = owner;
+	conn->pipe[0] = conn->pipe[1] = -1;
 	conn->loop = loop;
 	conn->out_tail = &conn->out_head;
 	conn->flush.run = flush_task;
@@ -434,6 +530,29 @@ void conn_resume(struct conn *conn)
 		loop_defer(conn->loop, &conn->resume);
 }
 
+bool conn_loopback(const struct sockaddr *addr)
+{
+	const struct sockaddr_in *in4 = (const struct sockaddr_in *)addr;
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)addr)->sin6_addr;
+
+	if (addr->sa_family == AF_INET)
+		return ntohl(in4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	return addr->sa_family == AF_INET6 &&
+	       (IN6_IS_ADDR_LOOPBACK(in6) ||
+		   (IN6_IS_ADDR_V4MAPPED(in6) && in6->s6_addr[12] == IN_LOOPBACKNET));
+}
+
+/* Over loopback there is no path to probe or to pace for, and the system's default may do both. */
+static void tune_loopback(int fd)
+{
+	struct sockaddr_storage addr;
+	socklen_t len = sizeof(addr);
+
+	if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0 &&
+	    conn_loopback((struct sockaddr *)&addr))
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
 void conn_tune(int fd)
 {
 	int on = 1, idle_s = 10, interval_s = 5, count = 6;
@@ -443,4 +562,5 @@ void conn_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	tune_loopback(fd);
 }

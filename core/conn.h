@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "core/err.h"
@@ -55,7 +56,7 @@ struct conn_io {
 	ssize_t (*writev)(struct conn *conn, const struct iovec *iov, int count);
 };
 
-enum { CONN_HEADER_MAX = 64 };
+enum { CONN_HEADER_MAX = 64, CONN_PIPE_MIN = 128 * 1024 };
 
 /* Takes fd (a connected or connecting non-blocking socket), also on failure. */
 int conn_create(struct loop *loop, int fd, const struct conn_handlers *handlers, void *owner,
@@ -77,10 +78,23 @@ size_t conn_queued(const struct conn *conn);
 uint64_t conn_bytes_out(const struct conn *conn);
 uint64_t conn_bytes_in(const struct conn *conn);
 
+/* For a header handler: the payload that it announces may be left in a pipe of the connection's instead
+ * of being copied to *ret_buf, which must be there all the same.  Worth while from CONN_PIPE_MIN bytes on;
+ * without effect where the bytes do not come from a plain socket. */
+void conn_use_pipe(struct conn *conn);
+
+/* For a frame handler: the read end of the pipe that holds the payload, its whole content; -1: the
+ * payload is in the buffer.  What the handler leaves in the pipe is dropped after it. */
+int conn_payload_pipe(const struct conn *conn);
+
 /* After header returned -EAGAIN: asks again, and goes on reading. */
 void conn_resume(struct conn *conn);
 
-/* Sets TCP options for many small frames (no delay, keep-alive).  Harmless on other sockets. */
+/* Sets TCP options of a connected socket for many small frames (no delay, keep-alive; over loopback no
+ * pacing).  Harmless on other sockets. */
 void conn_tune(int fd);
+
+/* Is that an IPv4 or IPv6 address of this machine's loopback? */
+bool conn_loopback(const struct sockaddr *addr);
 
 #endif

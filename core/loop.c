@@ -34,7 +34,11 @@ enum {
 	    1024, /* room from the start: setting a timer is part of the data path */
 	CREDIT_MAX = 64,
 	CREDIT_GAIN = 4, /* for a gap that polling bridges; one that it does not costs 1 */
-	YIELD_BUSY_NS = 40000, /* a sched_yield that takes longer has let somebody else run */
+	/* A sched_yield that takes longer has let somebody else run: after a short round, who waits for one
+	 * answer; after a long one, with many requests at once, a wake-up is cheap by comparison. */
+	YIELD_SHORT_NS = 40000,
+	YIELD_LONG_NS = 4000,
+	ROUND_LONG_NS = 40000,
 };
 
 struct loop {
@@ -51,6 +55,7 @@ struct loop {
 	struct loop_task *deferred, **deferred_tail;
 	unsigned watches;
 	unsigned credit;
+	uint64_t woke_ns; /* when the last wait ended */
 	struct loop_fd wake; /* eventfd: a task was posted, or stop */
 
 	/* Any thread. */
@@ -401,6 +406,7 @@ static uint64_t timer_wait_ns(const struct loop *loop, uint64_t now)
 static bool spin(struct loop *loop, uint64_t start)
 {
 	uint64_t now = start, before;
+	uint64_t busy_ns = start - loop->woke_ns < ROUND_LONG_NS ? YIELD_SHORT_NS : YIELD_LONG_NS;
 
 	do {
 		if (poll_events(loop, 0) || atomic_load(&loop->posted_any))
@@ -408,7 +414,7 @@ static bool spin(struct loop *loop, uint64_t start)
 		before = now;
 		sched_yield();
 		now = loop_now_ns();
-	} while (now - start < loop->spin_ns && now - before < YIELD_BUSY_NS);
+	} while (now - start < loop->spin_ns && now - before < busy_ns);
 	return false;
 }
 
@@ -451,6 +457,7 @@ void loop_run(struct loop *loop)
 		run_posted(loop);
 		run_deferred(loop);
 		wait(loop);
+		loop->woke_ns = loop_now_ns();
 	}
 	run_posted(loop);
 	run_deferred(loop);

@@ -79,6 +79,7 @@ void store_submit(struct store *store, struct store_req *req)
 	req->depth = 0;
 	req->next = NULL;
 	req->ret_lent = false;
+	req->ret_pipe = -1;
 	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
 	if (store->stats)
 		req->start_ns = loop_now_ns();
@@ -99,6 +100,7 @@ void store_push(struct store_req *req, store_done_fn *hook, void *ctx)
 	req->stack[req->depth].done = hook;
 	req->stack[req->depth].ctx = ctx;
 	req->depth++;
+	req->flags &= ~(unsigned)STORE_PIPE; /* the hook may complete later than the pipe holds */
 }
 
 void *store_pop(struct store_req *req)

@@ -65,6 +65,9 @@ enum store_flag {
 	STORE_LEND =
 	    8, /* READ: instead of filling buf the store may point buf at memory of its own, see
 			   ret_lent; or at store_zeros, for ever valid, when the whole range is a hole */
+	STORE_PIPE =
+	    16, /* READ: instead of filling buf the store may give a pipe, see ret_pipe; not
+			    beneath a layer that hooks the completion */
 };
 
 /* STORE_LEN_MAX bytes of zeros, never written. */
@@ -97,6 +100,8 @@ struct store_req {
 	bool
 	    ret_lent; /* READ with STORE_LEND: buf is the store's memory: whoever is done with it calls
 			  store_unlend (its contents may change until then, as on any disk) */
+	int ret_pipe; /* READ with STORE_PIPE: -1, or the read end of a pipe whose whole content is the bytes,
+			 and buf's contents are undefined: done takes them out before it returns */
 	unsigned ret_extents; /* EXTENTS: how many, ≥ 1: contiguous from off, neighbours differ in
 				 flags; they may end before off+len if the room was too small */
 

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/conn.h"
 #include "core/uri.h"
 
 enum { THREADS_MAX = 64, HOST_MAX = 256 };
@@ -161,18 +162,6 @@ static int check_address(const char *text, struct err *err)
 	return 0;
 }
 
-static bool is_loopback(const struct sockaddr_storage *addr)
-{
-	const struct sockaddr_in *in4 = (const struct sockaddr_in *)addr;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-
-	if (addr->ss_family == AF_INET)
-		return ntohl(in4->sin_addr.s_addr) >> 24 == 127;
-	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-		return in6->sin6_addr.s6_addr[12] == 127;
-	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
-}
-
 /* Adds one resolved address of `text`. */
 static int add_address(
     struct remramd_conf *conf, const char *text, const struct addrinfo *info, struct err *err)
@@ -182,7 +171,7 @@ static int add_address(
 	listen->text = text;
 	listen->addr_len = info->ai_addrlen;
 	memcpy(&listen->addr, info->ai_addr, info->ai_addrlen);
-	if (!conf->insecure && !is_loopback(&listen->addr))
+	if (!conf->insecure && !conn_loopback((const struct sockaddr *)&listen->addr))
 		return err_set(err, -EINVAL,
 		    "listen address %.200s is not a loopback address: whoever can reach it could "
 		    "read and "

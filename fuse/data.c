@@ -58,7 +58,10 @@ static void read_done(struct store_req *sreq, int err)
 		fs_reply_err(req, err);
 		return;
 	}
-	fs_answer(req, 0, sreq->buf, sreq->len);
+	if (sreq->ret_pipe >= 0)
+		fs_answer_piped(req, sreq->ret_pipe, sreq->len);
+	else
+		fs_answer(req, 0, sreq->buf, sreq->len);
 	if (sreq->ret_lent)
 		store_unlend(&req->handle->store, sreq->off, (uint32_t)sreq->len);
 	fs_req_end(req);
@@ -75,7 +78,7 @@ static void read_within(struct fs_req *req)
 	}
 	if (req->len > size - req->off)
 		req->len = size - req->off;
-	submit(req, STORE_READ, STORE_LEND, req->off, req->len, req->buf, read_done);
+	submit(req, STORE_READ, STORE_LEND | STORE_PIPE, req->off, req->len, req->buf, read_done);
 }
 
 static void size_known(struct pool_req *preq, int err)

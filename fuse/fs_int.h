@@ -31,6 +31,7 @@ enum {
 	FS_BIG_SPARE = 256,
 	FS_BIG_SPARE_TOUCHED = 8, /* where each one costs memory */
 	FS_ARGS = 544, /* bytes that a request other than WRITE and SETXATTR may have: two names */
+	FS_PIPE = 1 << 20, /* bytes: room for 256 fragments: twice what a connection's pipe has */
 	FS_REQS = 2048,
 	FS_BATCH = 32, /* requests read in one go */
 	FS_NODE_BUCKETS = 4096,
@@ -93,6 +94,7 @@ struct fs {
 	    **waiting_end; /* requests that wait for a buffer, first in first out */
 	struct loop_timer starved;
 	struct loop_task go_on; /* memory came back */
+	int pipe[2]; /* replies whose bytes come in a pipe; empty between them */
 
 	/* Nodes. */
 	struct fs_node *nodes[FS_NODE_BUCKETS];
@@ -113,6 +115,8 @@ void fs_reply_err(struct fs_req *req, int err);
 void fs_reply(struct fs_req *req, const void *data, size_t len);
 /* The same, and the request stays in flight (its memory is still in use). */
 void fs_answer(struct fs_req *req, int err, const void *data, size_t len);
+/* The same, with the len bytes that a pipe holds. */
+void fs_answer_piped(struct fs_req *req, int pipe, size_t len);
 /* No reply is wanted, or it was given by fs_answer: its memory goes back. */
 void fs_req_end(struct fs_req *req);
 /* A buffer for len bytes in req->buf; false: none now: the caller returns FS_PARK. */

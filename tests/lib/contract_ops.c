@@ -20,6 +20,46 @@ static uint64_t allocated(struct store *store)
 	return stat.allocated;
 }
 
+/* Long ones and short ones, in flight together; what is a hole, too. */
+START_TEST(reads_through_a_pipe)
+{
+	enum { READS = 24 };
+	struct contract_stack stack;
+	struct rig_req reqs[READS];
+	uint8_t *buf, *got;
+	unsigned piped = 0;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(SIZE, 21);
+	got = malloc(READS * 1024 * KIB);
+	memset(buf + 1024 * KIB, 0, 512 * KIB);
+	memset(reqs, 0, sizeof(reqs));
+	for (uint64_t off = 0; off < SIZE / 2; off += 256 * KIB)
+		ck_assert_int_eq(
+		    rig_write(stack.rig.loops[0], stack.store, off, buf + off, 256 * KIB, 0), 0);
+	for (unsigned i = 0; i < READS; i++)
+		reqs[i].req = (struct store_req){
+		    .op = STORE_READ,
+		    .flags = STORE_PIPE,
+		    .off = i % 4 * 300 * KIB + i * 4 * KIB,
+		    .len = i % 3 == 1 ? 4 * KIB : 100 * KIB + i * 16 * KIB,
+		    .buf = got + i * 1024 * KIB,
+		};
+	rig_submit(stack.rig.loops[0], stack.store, reqs, READS);
+	for (unsigned i = 0; i < READS; i++) {
+		ck_assert_int_eq(reqs[i].err, 0);
+		ck_assert_mem_eq(reqs[i].req.buf, buf + reqs[i].req.off, reqs[i].req.len);
+		piped += reqs[i].piped;
+	}
+	if (stack.flags & CONTRACT_PIPES)
+		ck_assert_uint_gt(piped, 0);
+	contract_end(&stack);
+	free(got);
+	free(buf);
+}
+END_TEST
+
 START_TEST(zero_gives_space_back)
 {
 	struct contract_stack stack;
@@ -190,6 +230,7 @@ END_TEST
 
 void contract_ops_add(TCase *tcase, int i)
 {
+	tcase_add_loop_test(tcase, reads_through_a_pipe, i, i + 1);
 	tcase_add_loop_test(tcase, zero_gives_space_back, i, i + 1);
 	tcase_add_loop_test(tcase, zero_with_keep_keeps_the_space, i, i + 1);
 	tcase_add_loop_test(tcase, alloc_takes_space_and_changes_nothing, i, i + 1);

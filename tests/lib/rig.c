@@ -117,10 +117,26 @@ void rig_call(struct loop *loop, void (*fn)(void *ctx), void *ctx)
 	wait_fini(&wait);
 }
 
+/* Takes a READ's bytes out of its pipe, which holds nothing else. */
+static bool take_piped(const struct store_req *req)
+{
+	uint8_t *buf = req->buf;
+	uint64_t got = 0;
+	ssize_t n;
+
+	while ((n = read(req->ret_pipe, buf + got, req->len - got)) > 0)
+		got += (uint64_t)n;
+	return got == req->len && read(req->ret_pipe, &(uint8_t){0}, 1) < 0;
+}
+
 static void req_done(struct store_req *req, int err)
 {
 	struct rig_req *rr = (struct rig_req *)req;
 	struct rig_wait *wait = rr->wait;
+
+	rr->piped = err == 0 && req->op == STORE_READ && req->ret_pipe >= 0;
+	if (rr->piped && !take_piped(req))
+		err = -EPROTO;
 
 	pthread_mutex_lock(&wait->mu);
 	rr->err = err;

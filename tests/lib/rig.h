@@ -48,6 +48,7 @@ struct rig_req {
 	/* Results. */
 	int err; /* 1 until done */
 	unsigned dones;
+	bool piped; /* READ: the bytes came in a pipe; they are in req.buf now */
 	bool wrong_thread; /* done ran elsewhere than on the loop */
 	/* Private. */
 	struct loop *loop;

@@ -64,6 +64,8 @@ static int note_pin(void *ctx, uint64_t id, bool on, struct err *ret_err)
 {
 	char name[256];
 	char note = on ? '+' : '-';
+	size_t len = strlen(notes);
+	int n;
 
 	name_of(id, name);
 	if (on && unpinnable && !strcmp(name, unpinnable))
@@ -71,7 +73,8 @@ static int note_pin(void *ctx, uint64_t id, bool on, struct err *ret_err)
 	/* What is pinned can't be removed, so that must come after the unpinning. */
 	if (!name[0])
 		note = '!';
-	snprintf(notes + strlen(notes), sizeof(notes) - strlen(notes), "%c%s ", note, name);
+	n = snprintf(notes + len, sizeof(notes) - len, "%c%s ", note, name);
+	ck_assert_int_lt(n, (int)(sizeof(notes) - len));
 	return 0;
 }
 

@@ -10,6 +10,9 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,9 +32,11 @@ struct end {
 	int header_rc, frame_rc; /* what header() and frame() of frame fail_at return */
 	unsigned fail_at;
 	unsigned stop_after; /* frames; then the loop stops */
+	bool pipes; /* header() wants a pipe for long payloads */
+	unsigned leave; /* bytes of a piped payload that frame() does not take */
 
 	/* What they saw. */
-	unsigned headers, frames, sents, closeds, sent_errors;
+	unsigned headers, frames, sents, closeds, sent_errors, piped;
 	int closed_err, sent_err;
 	uint32_t len;
 	uint8_t *payload;
@@ -83,6 +88,8 @@ static int on_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 		return end->header_rc;
 	*ret_len = end->len;
 	*ret_buf = end->payload;
+	if (end->pipes && end->len >= CONN_PIPE_MIN)
+		conn_use_pipe(conn);
 	if (end->close_in == IN_HEADER)
 		end_close(end);
 	return 0;
@@ -91,7 +98,18 @@ static int on_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 static int on_frame(struct conn *conn)
 {
 	struct end *end = conn_owner(conn);
+	int pipe = conn_payload_pipe(conn);
 
+	if (pipe >= 0) {
+		end->piped++;
+		end->len -= end->leave;
+		for (uint32_t got = 0; got < end->len;) {
+			ssize_t n = read(pipe, end->payload + got, end->len - got);
+
+			ck_assert_int_gt(n, 0);
+			got += (uint32_t)n;
+		}
+	}
 	for (uint32_t i = 0; i < end->len; i++)
 		if (end->payload[i] != byte_of(end->frames, i))
 			ck_abort_msg("frame %u: byte %u of %u", end->frames, i, end->len);
@@ -280,6 +298,123 @@ START_TEST(integrity)
 	ck_assert_uint_eq(conn_bytes_out(a.conn), bytes);
 	ck_assert_uint_eq(conn_bytes_in(b.conn), bytes);
 	ck_assert_uint_eq(a.closeds + b.closeds, 0);
+}
+END_TEST
+
+/* ---- payloads in a pipe ---- */
+
+static void tcp_pair(int fds[2])
+{
+	struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(addr);
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	ck_assert_int_eq(bind(listener, (struct sockaddr *)&addr, len), 0);
+	ck_assert_int_eq(listen(listener, 1), 0);
+	ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&addr, &len), 0);
+	fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(connect(fds[0], (struct sockaddr *)&addr, len), 0);
+	fds[1] = accept(listener, NULL, NULL);
+	close(listener);
+	for (unsigned i = 0; i < 2; i++)
+		ck_assert_int_eq(fcntl(fds[i], F_SETFL, O_NONBLOCK), 0);
+}
+
+/* Long ones in a row and among short ones; what the owner leaves in the pipe harms nobody. */
+START_TEST(long_payloads_through_a_pipe)
+{
+	enum { FRAMES = 300 };
+	int fds[2];
+
+	srandom(2);
+	tcp_pair(fds);
+	open_end(&a, fds[0]);
+	open_end(&b, fds[1]);
+	b.pipes = true;
+	b.leave = _i ? 5000 : 0;
+	for (unsigned i = 0; i < FRAMES; i++)
+		send_frame(&a, i, i % 40 < 20 ? CONN_PIPE_MIN + i * 1111 : size_of(i), i % 3 == 0);
+	b.stop_after = FRAMES;
+	loop_run(loop);
+	ck_assert_uint_eq(b.frames, FRAMES);
+	ck_assert_uint_gt(b.piped, FRAMES / 4);
+	ck_assert_uint_eq(a.closeds + b.closeds, 0);
+}
+END_TEST
+
+/* A pipe holds a number of fragments: here come more, and the payload goes to the buffer. */
+START_TEST(a_pipe_too_small)
+{
+	enum { FRAMES = 6, LEN = 1 << 20, PAGE = 4096 };
+	uint8_t *frame = malloc(HEADER + LEN);
+	int fds[2], cut[2];
+	FILE *pages = tmpfile();
+	uint32_t at = HEADER;
+
+	tcp_pair(fds);
+	ck_assert_int_eq(pipe(cut), 0);
+	ck_assert_ptr_nonnull(pages);
+	open_end(&a, fds[0]);
+	a.pipes = true;
+	for (uint32_t number = 0; number < FRAMES; number++) {
+		loff_t off = number * LEN; /* pages of its own: they are sent by reference */
+
+		put_frame(frame, number, LEN);
+		ck_assert_int_eq(pwrite(fileno(pages), frame + HEADER, LEN, off), LEN);
+		ck_assert_int_eq(write(fds[1], frame, HEADER), HEADER);
+		run_ms(1);
+		/* Half a page at a time: each is a fragment of its own. */
+		for (at = 0; at < LEN;) {
+			ssize_t n = splice(fileno(pages), &off, cut[1], NULL,
+			    LEN - at < PAGE / 2 ? LEN - at : PAGE / 2, 0);
+
+			ck_assert_int_gt(n, 0);
+			at += (uint32_t)n;
+			while (n > 0) {
+				ssize_t m = splice(
+				    cut[0], NULL, fds[1], NULL, (size_t)n, SPLICE_F_NONBLOCK);
+
+				n -= m > 0 ? m : 0;
+				run_ms(0);
+			}
+		}
+	}
+	RUN_UNTIL(a.frames == FRAMES);
+	ck_assert_uint_eq(a.frames, FRAMES);
+	ck_assert_uint_eq(a.piped, 0);
+	close(cut[0]);
+	close(cut[1]);
+	close(fds[1]);
+	fclose(pages);
+	free(frame);
+}
+END_TEST
+
+/* The other side ends while a payload is half in the pipe. */
+START_TEST(the_end_within_a_piped_payload)
+{
+	uint8_t *frame = malloc(HEADER + CONN_PIPE_MIN);
+	int fds[2];
+
+	tcp_pair(fds);
+	open_end(&a, fds[0]);
+	a.pipes = true;
+	for (uint32_t number = 0; number < 2; number++) {
+		size_t len = put_frame(frame, number, CONN_PIPE_MIN) - number * 1000;
+
+		for (size_t done = 0; done < len;) {
+			ssize_t n = write(fds[1], frame + done, len - done);
+
+			done += n > 0 ? (size_t)n : 0;
+			run_ms(0);
+		}
+	}
+	close(fds[1]);
+	RUN_UNTIL(a.closeds);
+	ck_assert_uint_eq(a.frames, 1);
+	ck_assert_uint_eq(a.closeds, 1);
+	ck_assert_int_eq(a.closed_err, -ECONNRESET);
+	free(frame);
 }
 END_TEST
 
@@ -683,6 +818,9 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, integrity, 0, 3);
 	tcase_add_test(tc, many_small_frames);
+	tcase_add_loop_test(tc, long_payloads_through_a_pipe, 0, 2);
+	tcase_add_test(tc, a_pipe_too_small);
+	tcase_add_test(tc, the_end_within_a_piped_payload);
 	tcase_add_loop_test(tc, any_segmentation, 0, 7);
 	tcase_add_test(tc, a_flood_leaves_others_their_turn);
 	tcase_add_test(tc, a_paused_connection_reads_nothing);
