@@ -13,7 +13,14 @@
  *   2. slot->sending is true while the connection's queue points at the request's memory; done never
  *      runs while it is.
  *   3. A handle that is not stale is open at the donor whenever data requests for it are sent: after a
- *      reconnect to a donor that forgot the session, re-opens are sent before replays.
+ *      reconnect to a donor that forgot the session, re-opens are answered before replays are sent.
+ *   4. peer->leases counts the handles that are open and write without POOL_SHARED: while it is not 0 the
+ *      link sees to it that the donor hears of the session.
+ *
+ * A handle that held a lease is opened again, at a donor that has forgotten the session, only if nobody else
+ * has changed the region since (POOL_REOPEN): else a request that is replayed could land on something newer.
+ * Then the handle is stale, with -ENOLCK.
+ *
  * Everything runs on one loop; there are no locks.
  */
 #include "backends/peer_int.h"
@@ -67,7 +74,7 @@ static void slot_sent(struct conn_out *out, int err)
 
 static void slot_send(struct peer *peer, struct peer_slot *slot)
 {
-	if (!link_is_up(peer))
+	if (!link_is_up(peer) || peer->reopens)
 		return;
 	slot->sending = true;
 	slot->out.sent = slot_sent;
@@ -244,7 +251,9 @@ static int handle_create(struct peer *peer, struct pool_req *req)
 	store_init(&ph->handle.store, &peer_store_ops, peer->pool.size_max);
 	ph->handle.store.stats = peer->stats;
 	ph->handle.number = number;
-	ph->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN);
+	ph->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED);
+	if (!(req->flags & POOL_WRITE) || req->flags & POOL_PIN)
+		ph->handle.flags &= ~(unsigned)POOL_SHARED;
 	ph->peer = peer;
 	peer->handles[number] = ph;
 	req->ret_handle = &ph->handle;
@@ -252,10 +261,17 @@ static int handle_create(struct peer *peer, struct pool_req *req)
 	return 0;
 }
 
+static bool has_lease(const struct handle *handle)
+{
+	return handle->flags & POOL_WRITE && !(handle->flags & POOL_SHARED);
+}
+
 static void handle_free(struct peer *peer, struct handle *handle)
 {
 	struct peer_handle *ph = (struct peer_handle *)handle;
 
+	if (ph->region && has_lease(handle))
+		peer->leases--;
 	peer->handles[handle->number] = NULL;
 	if (ph->region)
 		region_put(peer, ph->region);
@@ -348,7 +364,10 @@ static int handle_opened(struct peer *peer, struct pool_req *req)
 	ph->handle.region_id = req->attr.id;
 	ph->open = true;
 	peer->orphans[ph->handle.number] = false;
+	ph->version = req->attr.version;
 	ph->region = region_get(peer, req->attr.id);
+	if (ph->region && has_lease(&ph->handle) && peer->leases++ == 0)
+		link_keep_leases(peer);
 	return ph->region ? 0 : -ENOMEM;
 }
 
@@ -404,7 +423,7 @@ static struct peer_slot *find_slot(struct peer *peer, uint64_t id)
 {
 	struct peer_slot *slot = &peer->slots[id % PEER_SLOTS];
 
-	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending)
+	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending || peer->reopens)
 		return NULL;
 	return slot;
 }
@@ -457,19 +476,42 @@ static int data_result(struct peer *peer, struct store_req *req)
 	}
 }
 
+static void tell(struct peer *peer, const struct pool_notice *notice)
+{
+	if (peer->pool.notify)
+		peer->pool.notify(peer->pool.notify_ctx, notice);
+}
+
+/* An OPEN's that nobody waits for.  What others have changed while the donor knew nothing of the session it
+ * gave no notice of. */
 static void reopen_reply(struct peer *peer, uint32_t number, int err)
 {
 	struct peer_handle *ph = number < peer->handle_room ? peer->handles[number] : NULL;
+	struct region_attr attr;
 
-	if (!ph)
+	if (!ph || !ph->reopening)
 		return;
 	ph->reopening = false;
-	if (err == 0)
+	if (err == 0) {
+		if (!(peer->rep.flags & FRAME_F_UNCHANGED) &&
+		    frame_attr_get(peer->control, peer->rep.payload, &attr) == 0)
+			tell(peer, &(struct pool_notice){attr.id, attr.version, attr.size});
 		return;
+	}
+	if ((err == -ENOLCK || err == -EBUSY) && has_lease(&ph->handle)) {
+		log_error(
+		    "%s: region %llu: another client has written to it, or does so now: I/O on what "
+		    "is open here fails from now on",
+		    peer->address, (unsigned long long)ph->handle.region_id);
+		ph->stale = -ENOLCK;
+		return;
+	}
 	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on",
 	    peer->address, (unsigned long long)ph->handle.region_id, strerror(-err));
 	ph->stale = err == -EACCES ? err : -ESTALE;
 }
+
+static void replay(struct peer *peer);
 
 int peer_req_reply(struct peer *peer)
 {
@@ -478,8 +520,11 @@ int peer_req_reply(struct peer *peer)
 	struct peer_slot *slot;
 
 	if (rep->id >= PEER_ID_LOOSE(1, 0)) {
-		if (rep->op == FRAME_OPEN)
+		if (rep->op == FRAME_OPEN && peer->reopens) {
 			reopen_reply(peer, rep->id & 0xffff, err);
+			if (--peer->reopens == 0)
+				replay(peer);
+		}
 		return 0;
 	}
 	slot = find_slot(peer, rep->id);
@@ -492,6 +537,9 @@ int peer_req_reply(struct peer *peer)
 			err = handle_of(slot->sreq)->stale;
 		data_done(peer, slot, err);
 	} else {
+		if (err == -EBUSY)
+			frame_text_get(
+			    slot->preq->ret_holder, POOL_HOLDER_MAX, peer->control, rep->payload);
 		if (err == 0 &&
 		    frame_result_get(slot->preq, rep->flags, peer->control, rep->payload))
 			return -EPROTO;
@@ -502,6 +550,61 @@ int peer_req_reply(struct peer *peer)
 }
 
 /* ---- what the link tells ---- */
+
+/* A request that nobody waits for: an OPEN of a handle that the donor has forgotten, a CLOSE of one that this
+ * side has given up, or a NOTICE's acknowledgement. */
+struct loose {
+	struct conn_out out;
+	uint8_t buf[FRAME_REQ_LEN + FRAME_BODY_MAX];
+};
+
+static void loose_sent(struct conn_out *out, int err)
+{
+	free(out);
+}
+
+/* Takes loose, which has a body of len bytes. */
+static void loose_send(
+    struct peer *peer, struct loose *loose, struct frame_req *frame, size_t len, uint32_t number)
+{
+	frame->id = PEER_ID_LOOSE(peer->next_seq++, number);
+	frame_req_put(loose->buf, frame);
+	loose->out.iov[0] = (struct iovec){loose->buf, FRAME_REQ_LEN + len};
+	loose->out.iov_count = 1;
+	loose->out.sent = loose_sent;
+	conn_send(peer->conn, &loose->out);
+}
+
+static int send_loose(struct peer *peer, const struct pool_req *req)
+{
+	struct loose *loose = calloc(1, sizeof(*loose));
+	struct frame_req frame;
+	size_t len;
+
+	if (!loose)
+		return -ENOMEM;
+	len = frame_control_put(req, &frame, loose->buf + FRAME_REQ_LEN);
+	loose_send(peer, loose, &frame, len, req->number);
+	return 0;
+}
+
+int peer_req_notice(struct peer *peer)
+{
+	struct frame_req frame = {.op = FRAME_NOTICE};
+	struct pool_notice notice;
+	struct loose *loose;
+
+	if (peer->rep.status || frame_notice_get(peer->control, peer->rep.payload, &notice))
+		return -EPROTO;
+	tell(peer, &notice);
+	/* Without one the donor would tell nothing more of this region: a new connection makes up for it. */
+	loose = calloc(1, sizeof(*loose));
+	if (!loose)
+		return -ENOMEM;
+	frame.off = notice.id;
+	loose_send(peer, loose, &frame, 0, 0);
+	return 0;
+}
 
 static void slot_done(struct peer *peer, struct peer_slot *slot, int err)
 {
@@ -579,48 +682,21 @@ unsigned peer_req_lost_writes(struct peer *peer)
 	return n;
 }
 
-/* A request that nobody waits for: an OPEN of a handle that the donor has forgotten, or a CLOSE of one
- * that this side has given up. */
-struct loose {
-	struct conn_out out;
-	uint8_t buf[FRAME_REQ_LEN + FRAME_BODY_MAX];
-};
-
-static void loose_sent(struct conn_out *out, int err)
-{
-	free(out);
-}
-
-static int send_loose(struct peer *peer, const struct pool_req *req)
-{
-	struct loose *loose = calloc(1, sizeof(*loose));
-	struct frame_req frame;
-	size_t len;
-
-	if (!loose)
-		return -ENOMEM;
-	len = frame_control_put(req, &frame, loose->buf + FRAME_REQ_LEN);
-	frame.id = PEER_ID_LOOSE(peer->next_seq++, req->number);
-	frame_req_put(loose->buf, &frame);
-	loose->out.iov[0] = (struct iovec){loose->buf, FRAME_REQ_LEN + len};
-	loose->out.iov_count = 1;
-	loose->out.sent = loose_sent;
-	conn_send(peer->conn, &loose->out);
-	return 0;
-}
-
 static void reopen(struct peer *peer, struct peer_handle *ph)
 {
 	struct pool_req req = {
 	    .op = POOL_OPEN,
-	    .flags = ph->handle.flags,
+	    .flags = ph->handle.flags | (has_lease(&ph->handle) ? POOL_REOPEN : 0),
 	    .id = ph->handle.region_id,
 	    .number = ph->handle.number,
+	    .version = ph->version,
 	};
 
 	ph->reopening = true;
 	if (send_loose(peer, &req))
 		ph->stale = -EIO;
+	else
+		peer->reopens++;
 }
 
 static void close_orphan(struct peer *peer, uint32_t number)
@@ -630,8 +706,34 @@ static void close_orphan(struct peer *peer, uint32_t number)
 	peer->orphans[number] = send_loose(peer, &req) != 0;
 }
 
+/* The donor knows the handles again: everything that was in flight goes out, in order. */
+static void replay(struct peer *peer)
+{
+	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
+		next = slot->next;
+		if (slot->sreq && handle_of(slot->sreq)->stale)
+			data_done(peer, slot, handle_of(slot->sreq)->stale);
+	}
+	for (struct peer_slot *slot = peer->first; slot; slot = slot->next)
+		slot_send(peer, slot);
+	/* Last: the donor remembers a bounded number of results. */
+	for (uint32_t i = 1; i < peer->handle_room; i++)
+		if (!peer->handles[i] && peer->orphans[i])
+			close_orphan(peer, i);
+	start_waiting(peer);
+}
+
 void peer_req_replay(struct peer *peer, bool forgotten)
 {
+	peer->reopens = 0;
+	for (struct peer_slot *slot = peer->first; slot && forgotten; slot = slot->next) {
+		if (!slot->preq)
+			continue;
+		slot->replayed = true;
+		if (slot->preq->op == POOL_CREATE)
+			slot->preq->flags &= ~(unsigned)POOL_EXCLUSIVE;
+		control_encode(slot);
+	}
 	for (uint32_t i = 1; i < peer->handle_room; i++) {
 		struct peer_handle *ph = peer->handles[i];
 
@@ -641,20 +743,8 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 		if (forgotten)
 			peer->orphans[i] = false;
 	}
-	for (struct peer_slot *slot = peer->first; slot; slot = slot->next) {
-		if (slot->preq && forgotten) {
-			slot->replayed = true;
-			if (slot->preq->op == POOL_CREATE)
-				slot->preq->flags &= ~(unsigned)POOL_EXCLUSIVE;
-			control_encode(slot);
-		}
-		slot_send(peer, slot);
-	}
-	/* Last: the donor remembers a bounded number of results. */
-	for (uint32_t i = 1; i < peer->handle_room; i++)
-		if (!peer->handles[i] && peer->orphans[i])
-			close_orphan(peer, i);
-	start_waiting(peer);
+	if (peer->reopens == 0)
+		replay(peer);
 }
 
 /* ---- interrupts ---- */
@@ -819,6 +909,10 @@ int peer_pool_create(
 	peer->port = conf->port;
 	peer->soft = conf->soft;
 	peer->timeo_ns = conf->timeo_ms * 1000000;
+	if (conf->identity)
+		memcpy(peer->identity, conf->identity, sizeof(peer->identity));
+	if (conf->who)
+		frame_text_get(peer->who, sizeof(peer->who), conf->who, strlen(conf->who));
 	peer->ready = conf->ready;
 	peer->ctx = conf->ctx;
 	peer->next_seq = 1;

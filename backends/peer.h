@@ -21,6 +21,11 @@ struct peer_conf {
 	const char *
 	    client; /* names this mount, also after a crash, and no other: the donor then ends what the
 			       one before has left open; NULL: it keeps that for a minute */
+	const char *
+	    who; /* this client, for people at other clients and at the donor; NULL: says nothing */
+	const uint8_t
+	    *identity; /* POOL_IDENTITY_LEN random bytes that stay the same as long as what this
+				    client has cached; NULL: none */
 	bool
 	    soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
 	uint64_t timeo_ms;

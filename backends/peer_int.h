@@ -46,6 +46,7 @@ struct peer_handle {
 	int stale; /* -errno for all I/O: the region is gone; or 0 */
 	bool open; /* the donor has been told and not yet told otherwise */
 	bool reopening; /* told again, after it forgot the session; not yet answered */
+	uint64_t version; /* of the region when it was opened */
 	struct peer_region *region; /* NULL until open */
 };
 
@@ -86,6 +87,9 @@ struct peer {
 	struct loop_timer timer; /* next attempt, or an attempt's time-out */
 	struct loop_timer watchdog; /* while requests are in flight */
 	struct loop_timer soft_timer;
+	struct loop_timer lease_timer; /* while leases are held */
+	unsigned leases; /* handles that write without POOL_SHARED */
+	uint64_t lease_out; /* bytes out at its last tick */
 	struct loop_task give_up_task;
 	unsigned backoff_ms;
 	uint64_t since_ns; /* up or down */
@@ -98,7 +102,8 @@ struct peer {
 	unsigned silent_ticks;
 	struct log_limit down_limit;
 	char address[64];
-	uint8_t session[16];
+	uint8_t session[16], identity[POOL_IDENTITY_LEN];
+	char who[FRAME_WHO_MAX + 1];
 	uint64_t epoch;
 	struct frame_welcome welcome; /* of the latest handshake */
 	struct conn_out hello_out, ping_out;
@@ -124,6 +129,8 @@ struct peer {
 	struct peer_handle **handles; /* by number; handles[0] unused */
 	bool *orphans; /* by number: the donor may have a handle that this side has given up */
 	uint32_t handle_room;
+	unsigned
+	    reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
 	struct peer_region *regions;
 };
 
@@ -144,6 +151,9 @@ void peer_req_replay(struct peer *peer, bool forgotten);
 void peer_req_fail_all(struct peer *peer, int err);
 /* Every handle is stale from now on: its requests end with -ESTALE.  How many handles. */
 unsigned peer_req_stale(struct peer *peer);
+/* NOTICE peer->rep with its payload is there: tells whoever uses the pool, and acknowledges. -EPROTO: it
+ * is malformed. */
+int peer_req_notice(struct peer *peer);
 /* The donor's machine has rebooted: unflushed writes are reported by the next FLUSH. How many regions. */
 unsigned peer_req_lost_writes(struct peer *peer);
 
@@ -152,6 +162,8 @@ int link_init(struct peer *peer, struct err *err);
 void link_fini(struct peer *peer);
 /* A request was put in flight: watches over the donor's silence. */
 void link_watch(struct peer *peer);
+/* The number of leases has become 1: keeps them, by being heard of. */
+void link_keep_leases(struct peer *peer);
 bool link_is_up(const struct peer *peer);
 /* 0, or the error with which new requests end at once. */
 int link_refuses(const struct peer *peer);

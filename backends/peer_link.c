@@ -19,7 +19,9 @@
  *   same pool, other boot      also: writes that were not flushed are lost; the next flush says so
  *
  * The watchdog runs only while requests are in flight: without a byte from the donor for 1 s it sends
- * a PING, after 5 s the connection counts as lost.  An idle mount has no timers.
+ * a PING, after 5 s the connection counts as lost.  While leases are held another timer sends one when
+ * nothing else was sent for a third of the lease's time, and takes a connection for lost that has not
+ * answered it for 5 s.  An idle mount without them has no timers.
  */
 #include "backends/peer_int.h"
 
@@ -42,6 +44,8 @@ enum {
 	PING_TICKS = 2, /* silence before a PING */
 	LOST_TICKS = 10, /* silence before the connection counts as lost */
 };
+
+static const uint64_t SILENT_NS = (uint64_t)LOST_TICKS * TICK_MS * 1000000;
 
 static void attempt(struct peer *peer);
 
@@ -136,6 +140,8 @@ static void send_hello(struct peer *peer)
 	struct frame_req frame = {.op = FRAME_HELLO, .id = PEER_ID_HELLO};
 
 	memcpy(hello.session, peer->session, sizeof(hello.session));
+	memcpy(hello.identity, peer->identity, sizeof(hello.identity));
+	memcpy(hello.who, peer->who, sizeof(hello.who));
 	snprintf(hello.pool, sizeof(hello.pool), "%s", peer->pool_name);
 	frame.payload = (uint32_t)frame_hello_put(peer->hello_buf + FRAME_REQ_LEN, &hello);
 	frame_req_put(peer->hello_buf, &frame);
@@ -246,6 +252,8 @@ static int link_frame(struct conn *conn)
 		peer->pinging = false;
 		return 0;
 	}
+	if (peer->rep.id == FRAME_ID_NOTICE)
+		return peer->rep.op == FRAME_NOTICE ? peer_req_notice(peer) : -EPROTO;
 	return peer_req_reply(peer);
 }
 
@@ -415,6 +423,44 @@ void link_watch(struct peer *peer)
 	}
 }
 
+/* ---- leases ---- */
+
+static void set_lease_timer(struct peer *peer)
+{
+	/* Two ticks without anything sent are a third at most. */
+	unsigned ms = peer->welcome.lease_ms / 6;
+
+	if (ms)
+		loop_timer_set(peer->loop, &peer->lease_timer, in_ms(ms));
+}
+
+static void lease_expired(struct loop_timer *timer)
+{
+	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, lease_timer));
+	struct err err;
+
+	if (peer->leases == 0)
+		return;
+	set_lease_timer(peer);
+	if (peer->state != LINK_UP)
+		return;
+	if (peer->pinging) { /* with requests in flight the watchdog looks after it */
+		if (peer->in_flight || loop_now_ns() < peer->ping_ns + SILENT_NS)
+			return;
+		err_set(&err, -ETIMEDOUT, "no answer for %d s", LOST_TICKS * TICK_MS / 1000);
+		link_down(peer, &err, false);
+	} else if (conn_bytes_out(peer->conn) == peer->lease_out) {
+		send_ping(peer);
+	}
+	peer->lease_out = peer->conn ? conn_bytes_out(peer->conn) : 0;
+}
+
+void link_keep_leases(struct peer *peer)
+{
+	if (!peer->lease_timer.loop)
+		set_lease_timer(peer);
+}
+
 /* ---- giving up ---- */
 
 static void soft_expired(struct loop_timer *timer)
@@ -474,6 +520,7 @@ int link_init(struct peer *peer, struct err *err)
 	peer->timer.expired = timer_expired;
 	peer->watchdog.expired = watchdog_expired;
 	peer->soft_timer.expired = soft_expired;
+	peer->lease_timer.expired = lease_expired;
 	peer->give_up_task.run = give_up_now;
 	snprintf(port, sizeof(port), "%u", peer->port);
 	rc = getaddrinfo(peer->host, port, &hints, &peer->addrs);
@@ -499,6 +546,7 @@ void link_fini(struct peer *peer)
 	drop_conn(peer);
 	loop_timer_cancel(&peer->watchdog);
 	loop_timer_cancel(&peer->soft_timer);
+	loop_timer_cancel(&peer->lease_timer);
 	freeaddrinfo(peer->addrs);
 }
 

@@ -2,10 +2,11 @@
  *
  * The donor's catalogue, in SQLite.
  *
- * Schema 1 (PRAGMA user_version, under our application_id):
+ * Schema 2 (PRAGMA user_version, under our application_id):
  *   pool    one row: the pool's uuid, the first region id that was never reserved
- *   region  id, name (bytes, unique), attributes
+ *   region  id, name (bytes, unique), attributes, who wrote (struct catalogue_writer)
  *   xattr   (region id, name) → value; goes with its region
+ * Schema 1 had no writers; it is brought up to date when it is opened: anybody may have written then.
  *
  * Invariants:
  * 1. Every change is one transaction; in WAL mode with synchronous=FULL its commit returns after the
@@ -36,7 +37,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA_VERSION = 1, APPLICATION_ID = 0x726d726d /* "rmrm" */, ID_BLOCK = 64, UUID_LEN = 16 };
+enum { SCHEMA_VERSION = 2, APPLICATION_ID = 0x726d726d /* "rmrm" */, ID_BLOCK = 64, UUID_LEN = 16 };
 
 enum stmt {
 	STMT_BEGIN,
@@ -62,24 +63,34 @@ static const char schema[] =
     " name BLOB NOT NULL UNIQUE CHECK (length(name) <= 255), size INTEGER NOT NULL CHECK (size >= "
     "0),"
     " version INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,"
-    " atime_ns INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL) STRICT;"
+    " atime_ns INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,"
+    " writer INTEGER NOT NULL, base INTEGER NOT NULL, writing INTEGER NOT NULL) STRICT;"
     "CREATE TABLE xattr (id INTEGER NOT NULL REFERENCES region (id) ON DELETE CASCADE,"
     " name BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (id, name)) STRICT;";
+
+/* From schema 1; the tables stay STRICT. */
+static const char migration[] = "BEGIN IMMEDIATE;"
+				"ALTER TABLE region ADD COLUMN writer INTEGER NOT NULL DEFAULT 0;"
+				"ALTER TABLE region ADD COLUMN base INTEGER NOT NULL DEFAULT 0;"
+				"ALTER TABLE region ADD COLUMN writing INTEGER NOT NULL DEFAULT 1;"
+				"PRAGMA user_version = 2;"
+				"COMMIT";
 
 static const char *const stmt_sql[STMTS] = {
     [STMT_BEGIN] = "BEGIN IMMEDIATE",
     [STMT_COMMIT] = "COMMIT",
     [STMT_ROLLBACK] = "ROLLBACK",
     [STMT_UUID] = "SELECT uuid FROM pool",
-    [STMT_REGIONS] = "SELECT id, name, size, version, mode, uid, gid, atime_ns, mtime_ns, ctime_ns"
-		     " FROM region ORDER BY id",
+    [STMT_REGIONS] = "SELECT id, name, size, version, mode, uid, gid, atime_ns, mtime_ns, ctime_ns,"
+		     " writer, base, writing FROM region ORDER BY id",
     [STMT_XATTRS] = "SELECT id, name, value FROM xattr ORDER BY id, name",
     [STMT_RESERVE] = "UPDATE pool SET next_id = next_id + ?1 RETURNING next_id",
-    [STMT_PUT] = "INSERT INTO region"
-		 " (id, name, size, version, mode, uid, gid, atime_ns, mtime_ns, ctime_ns)"
-		 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    [STMT_PUT] = "INSERT INTO region (id, name, size, version, mode, uid, gid, atime_ns, mtime_ns,"
+		 " ctime_ns, writer, base, writing)"
+		 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
 		 " ON CONFLICT (id) DO UPDATE SET name = ?2, size = ?3, version = ?4, mode = ?5,"
-		 " uid = ?6, gid = ?7, atime_ns = ?8, mtime_ns = ?9, ctime_ns = ?10",
+		 " uid = ?6, gid = ?7, atime_ns = ?8, mtime_ns = ?9, ctime_ns = ?10, writer = ?11,"
+		 " base = ?12, writing = ?13",
     [STMT_REMOVE] = "DELETE FROM region WHERE id = ?1",
     [STMT_NAME] = "UPDATE region SET name = ?2 WHERE id = ?1",
     [STMT_XATTR_PUT] = "INSERT INTO xattr (id, name, value) VALUES (?1, ?2, ?3)"
@@ -295,8 +306,8 @@ static int make_files(const char *dir, const char *path, struct err *err)
 	return sync_dir(dir, err);
 }
 
-/* Takes the lock and finds out what kind of file it is: *ret_new if it has no tables yet. */
-static int identify(struct catalogue *cat, bool *ret_new, struct err *err)
+/* Takes the lock and finds out what kind of file it is: its schema, 0 if it has no tables yet. */
+static int identify(struct catalogue *cat, int *ret_schema, struct err *err)
 {
 	int r, version = 0, application = 0, tables = 0;
 
@@ -309,8 +320,8 @@ static int identify(struct catalogue *cat, bool *ret_new, struct err *err)
 		r = query_int(cat, "SELECT count(*) FROM sqlite_schema", &tables, err);
 	if (r)
 		return r;
-	*ret_new = !version && !application && !tables;
-	if (*ret_new)
+	*ret_schema = version;
+	if (!version && !application && !tables)
 		return 0;
 	if (application != APPLICATION_ID || version < 1)
 		return err_set(err, -EUCLEAN,
@@ -360,6 +371,17 @@ static int make_schema(struct catalogue *cat, struct err *err)
 	return r ? r : exec(cat, sql, err);
 }
 
+/* A failure rolls back when the connection is closed. */
+static int migrate(struct catalogue *cat, struct err *err)
+{
+	int r = exec(cat, migration, err);
+
+	/* SQL that worked when the schema was ours. */
+	if (r && sqlite3_errcode(cat->db) == SQLITE_ERROR)
+		r = damaged(cat, sqlite3_errmsg(cat->db), err);
+	return r;
+}
+
 static int check_database(struct catalogue *cat, struct err *err)
 {
 	char text[200];
@@ -399,8 +421,7 @@ static int read_uuid(struct catalogue *cat, uint8_t ret_uuid[UUID_LEN], struct e
 
 static int open_database(struct catalogue *cat, uint8_t ret_uuid[UUID_LEN], struct err *err)
 {
-	bool is_new;
-	int r;
+	int r, old = 0;
 
 	if (sqlite3_open_v2(cat->path, &cat->db,
 		SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
@@ -412,13 +433,15 @@ static int open_database(struct catalogue *cat, uint8_t ret_uuid[UUID_LEN], stru
 	/* SQLite opens read-only what it cannot open otherwise, and then fails to lock it. */
 	if (sqlite3_db_readonly(cat->db, "main") == 1)
 		return read_only(cat, err);
-	r = identify(cat, &is_new, err);
-	if (!r && !is_new)
+	r = identify(cat, &old, err);
+	if (!r && old)
 		r = check_database(cat, err);
 	if (!r)
 		r = set_modes(cat, err);
-	if (!r && is_new)
+	if (!r && !old)
 		r = make_schema(cat, err);
+	if (!r && old == 1)
+		r = migrate(cat, err);
 	if (!r)
 		r = prepare(cat, err);
 	return r ? r : read_uuid(cat, ret_uuid, err);
@@ -475,8 +498,9 @@ static int column_name(struct catalogue *cat, enum stmt which, int col, char *bu
 }
 
 static int load_regions(struct catalogue *cat,
-    void (*region)(void *ctx, const char *name, const struct region_attr *attr), void *ctx,
-    struct err *err)
+    void (*region)(void *ctx, const char *name, const struct region_attr *attr,
+	const struct catalogue_writer *writer),
+    void *ctx, struct err *err)
 {
 	sqlite3_stmt *row = cat->stmts[STMT_REGIONS];
 	int r;
@@ -495,10 +519,15 @@ static int load_regions(struct catalogue *cat,
 		    .ctime_ns = sqlite3_column_int64(row, 9),
 		    .nlink = 1,
 		};
+		struct catalogue_writer writer = {
+		    .writer = (uint64_t)sqlite3_column_int64(row, 10),
+		    .base = (uint64_t)sqlite3_column_int64(row, 11),
+		    .writing = sqlite3_column_int64(row, 12),
+		};
 		r = column_name(cat, STMT_REGIONS, 1, name, err);
 		if (r)
 			break;
-		region(ctx, name, &attr);
+		region(ctx, name, &attr, &writer);
 	}
 	stmt_end(cat, STMT_REGIONS);
 	return r;
@@ -525,7 +554,8 @@ static int load_xattrs(struct catalogue *cat,
 }
 
 int catalogue_load(struct catalogue *cat,
-    void (*region)(void *ctx, const char *name, const struct region_attr *attr),
+    void (*region)(void *ctx, const char *name, const struct region_attr *attr,
+	const struct catalogue_writer *writer),
     void (*xattr)(void *ctx, uint64_t id, const char *name, const void *value, size_t len),
     void *ctx, struct err *err)
 {
@@ -560,8 +590,8 @@ int catalogue_next_id(struct catalogue *cat, uint64_t *ret_id, struct err *err)
 	return 0;
 }
 
-int catalogue_put(
-    struct catalogue *cat, const char *name, const struct region_attr *attr, struct err *err)
+int catalogue_put(struct catalogue *cat, const char *name, const struct region_attr *attr,
+    const struct catalogue_writer *writer, struct err *err)
 {
 	assert(attr->id >= 2);
 	bind_int(cat, STMT_PUT, 1, (int64_t)attr->id);
@@ -574,6 +604,9 @@ int catalogue_put(
 	bind_int(cat, STMT_PUT, 8, attr->atime_ns);
 	bind_int(cat, STMT_PUT, 9, attr->mtime_ns);
 	bind_int(cat, STMT_PUT, 10, attr->ctime_ns);
+	bind_int(cat, STMT_PUT, 11, (int64_t)writer->writer);
+	bind_int(cat, STMT_PUT, 12, (int64_t)writer->base);
+	bind_int(cat, STMT_PUT, 13, writer->writing);
 	return stmt_run(cat, STMT_PUT, err);
 }
 

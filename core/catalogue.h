@@ -22,6 +22,14 @@
 
 struct catalogue;
 
+/* Who wrote to a region: what region_unchanged (core/region.h) must still know after a restart. */
+struct catalogue_writer {
+	uint64_t writer; /* as region.writer; 0: not known */
+	uint64_t base; /* as region.base */
+	bool
+	    writing; /* it may have written since this was stored, and nobody else has (writer 0: anybody) */
+};
+
 /* Opens or creates DIR/POOL.db (DIR is created with mode 0700 if absent; the file has mode 0600).
  * Fails with -EBUSY if another process has it open, -EUCLEAN if it is damaged (SQLite's quick_check)
  * or from a newer version: the message names the file and what to do.  *ret_uuid names this pool for
@@ -30,10 +38,11 @@ int catalogue_open(const char *dir, const char *pool, struct catalogue **ret_cat
     uint8_t ret_uuid[16], struct err *err);
 void catalogue_close(struct catalogue *cat);
 
-/* Calls region(ctx, name, attr) for each region (attr.id, version, times, mode, uid, gid; size as last
- * stored) and then xattr(ctx, id, name, value, len) for each extended attribute. */
+/* Calls region(ctx, name, attr, writer) for each region (attr.id, version, times, mode, uid, gid; size as
+ * last stored) and then xattr(ctx, id, name, value, len) for each extended attribute. */
 int catalogue_load(struct catalogue *cat,
-    void (*region)(void *ctx, const char *name, const struct region_attr *attr),
+    void (*region)(void *ctx, const char *name, const struct region_attr *attr,
+	const struct catalogue_writer *writer),
     void (*xattr)(void *ctx, uint64_t id, const char *name, const void *value, size_t len),
     void *ctx, struct err *err);
 
@@ -41,10 +50,10 @@ int catalogue_load(struct catalogue *cat,
  * skipped when the catalogue is opened again. */
 int catalogue_next_id(struct catalogue *cat, uint64_t *ret_id, struct err *err);
 
-/* Stores name and attr (but not allocated and nlink) of a region that is new or known by attr->id.
+/* Stores name, attr (but not allocated and nlink) and writer of a region that is new or known by attr->id.
  * -EEXIST: another region has that name. */
-int catalogue_put(
-    struct catalogue *cat, const char *name, const struct region_attr *attr, struct err *err);
+int catalogue_put(struct catalogue *cat, const char *name, const struct region_attr *attr,
+    const struct catalogue_writer *writer, struct err *err);
 /* Also its extended attributes.  -ENOENT: no such region. */
 int catalogue_remove(struct catalogue *cat, uint64_t id, struct err *err);
 /* In one transaction: region id gets new_name; other_id (0: nobody) gets other_name, or is removed if

@@ -545,7 +545,7 @@ bool conn_loopback(const struct sockaddr *addr)
 /* Over loopback there is no path to probe or to pace for, and the system's default may do both. */
 static void tune_loopback(int fd)
 {
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
 
 	if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0 &&

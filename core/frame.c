@@ -136,6 +136,7 @@ const char *frame_op_name(unsigned op)
 	    [FRAME_HELLO] = "HELLO",
 	    [FRAME_PING] = "PING",
 	    [FRAME_BYE] = "BYE",
+	    [FRAME_NOTICE] = "NOTICE",
 	    [FRAME_LOOKUP] = "LOOKUP",
 	    [FRAME_GETATTR] = "GETATTR",
 	    [FRAME_SETATTR] = "SETATTR",
@@ -218,6 +219,7 @@ static const char *check_req(const struct frame_req *req)
 	case FRAME_FLUSH:
 	case FRAME_PING:
 	case FRAME_BYE:
+	case FRAME_NOTICE:
 		return req->payload ? "payload where none belongs" : NULL;
 	case FRAME_HELLO:
 		return req->payload > FRAME_HELLO_MAX ? "payload too long" : NULL;
@@ -296,6 +298,7 @@ static const struct {
     {EROFS, 30},
     {ERANGE, 34},
     {ENAMETOOLONG, 36},
+    {ENOLCK, 37},
     {ENODATA, 61},
     {EPROTO, 71},
     {EBADF, 9},
@@ -337,7 +340,9 @@ size_t frame_hello_put(uint8_t buf[FRAME_HELLO_MAX], const struct frame_hello *h
 	p = put64(p, hello->features);
 	p = put_bytes(p, hello->session, 16);
 	p = put64(p, hello->epoch);
+	p = put_bytes(p, hello->identity, POOL_IDENTITY_LEN);
 	p = put_name(p, hello->pool);
+	p = put_name(p, hello->who);
 	return (size_t)(p - buf);
 }
 
@@ -345,7 +350,8 @@ int frame_hello_get(const uint8_t *buf, size_t len, struct frame_hello *ret_hell
 {
 	struct reader r = {buf, len};
 	uint32_t magic = get32(&r);
-	uint16_t name_len;
+	uint16_t name_len, who_len;
+	const uint8_t *who;
 
 	memset(ret_hello, 0, sizeof(*ret_hello));
 	ret_hello->version_min = get16(&r);
@@ -353,10 +359,17 @@ int frame_hello_get(const uint8_t *buf, size_t len, struct frame_hello *ret_hell
 	ret_hello->features = get64(&r);
 	get_bytes(&r, ret_hello->session, 16);
 	ret_hello->epoch = get64(&r);
+	get_bytes(&r, ret_hello->identity, POOL_IDENTITY_LEN);
 	name_len = get16(&r);
 	if (name_len > FRAME_POOL_NAME_MAX)
 		return -EPROTO;
 	get_bytes(&r, ret_hello->pool, name_len);
+	who_len = get16(&r);
+	if (who_len > FRAME_WHO_MAX)
+		return -EPROTO;
+	who = take(&r, who_len);
+	if (who)
+		frame_text_get(ret_hello->who, sizeof(ret_hello->who), who, who_len);
 	if (magic != HELLO_MAGIC || memchr(ret_hello->pool, 0, name_len))
 		return -EPROTO;
 	return reader_end(&r);
@@ -373,7 +386,8 @@ size_t frame_welcome_put(uint8_t buf[FRAME_WELCOME_LEN], const struct frame_welc
 	p = put_bytes(p, welcome->boot, 16);
 	p = put_bytes(p, welcome->pool_uuid, 16);
 	p = put64(p, welcome->size_max);
-	p = put64(p, 0);
+	p = put32(p, welcome->lease_ms);
+	p = put32(p, 0);
 	return (size_t)(p - buf);
 }
 
@@ -389,10 +403,42 @@ int frame_welcome_get(const uint8_t *buf, size_t len, struct frame_welcome *ret_
 	get_bytes(&r, ret_welcome->boot, 16);
 	get_bytes(&r, ret_welcome->pool_uuid, 16);
 	ret_welcome->size_max = get64(&r);
-	get64(&r);
+	ret_welcome->lease_ms = get32(&r);
+	get32(&r);
 	if (reader_end(&r) || ret_welcome->in_flight_max < 1 || ret_welcome->size_max > INT64_MAX)
 		return -EPROTO;
 	return 0;
+}
+
+/* ---- notices, texts ---- */
+
+size_t frame_notice_put(uint8_t buf[FRAME_NOTICE_LEN], const struct pool_notice *notice)
+{
+	uint8_t *p = put64(buf, notice->id);
+
+	p = put64(p, notice->version);
+	p = put64(p, notice->size);
+	return (size_t)(p - buf);
+}
+
+int frame_notice_get(const uint8_t *buf, size_t len, struct pool_notice *ret_notice)
+{
+	struct reader r = {buf, len};
+
+	ret_notice->id = get64(&r);
+	ret_notice->version = get64(&r);
+	ret_notice->size = get64(&r);
+	return ret_notice->size > INT64_MAX ? -EPROTO : reader_end(&r);
+}
+
+void frame_text_get(char *ret_text, size_t room, const void *bytes, size_t len)
+{
+	const uint8_t *p = bytes;
+	size_t n = len < room - 1 ? len : room - 1;
+
+	for (size_t i = 0; i < n; i++)
+		ret_text[i] = p[i] < 0x20 || p[i] == 0x7f ? '?' : (char)p[i];
+	ret_text[n] = 0;
 }
 
 /* ---- attributes ---- */
@@ -522,9 +568,9 @@ static unsigned flags_of(enum pool_op op)
 {
 	switch (op) {
 	case POOL_CREATE:
-		return POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN;
+		return POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN | POOL_SHARED;
 	case POOL_OPEN:
-		return POOL_READ | POOL_WRITE | POOL_PIN;
+		return POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED | POOL_REOPEN;
 	case POOL_RENAME:
 		return POOL_NOREPLACE | POOL_EXCHANGE;
 	default:

@@ -29,15 +29,19 @@ enum {
 	FRAME_IN_FLIGHT_MAX = 1024, /* requests of one connection */
 	FRAME_POOL_NAME_MAX = 64,
 	FRAME_CLIENT_LEN = 8, /* bytes of a session's id that stay the same over mounts */
+	FRAME_WHO_MAX = 96, /* bytes of a client's description of itself */
 };
 
 /* The request id of every PING: the donor may send its reply unasked, to say that it is alive. */
 #define FRAME_ID_PING ((uint64_t)1 << 63 | 1)
+/* The id of every NOTICE that the donor sends; no request has it. */
+#define FRAME_ID_NOTICE ((uint64_t)1 << 63 | 2)
 
 enum frame_op {
 	FRAME_HELLO = 1,
 	FRAME_PING = 2,
 	FRAME_BYE = 3,
+	FRAME_NOTICE = 4,
 	FRAME_LOOKUP = 16,
 	FRAME_GETATTR = 17,
 	FRAME_SETATTR = 18,
@@ -116,7 +120,9 @@ struct frame_hello {
 	    [16]; /* of the life of a mount: FRAME_CLIENT_LEN bytes that name the client's machine
 				and mount point, or are random, then random ones */
 	uint64_t epoch; /* grows with each connection of the session */
+	uint8_t identity[POOL_IDENTITY_LEN]; /* of the client, over its lives; zeros: none */
 	char pool[FRAME_POOL_NAME_MAX + 1];
+	char who[FRAME_WHO_MAX + 1]; /* the client, for people; control characters become '?' */
 };
 
 struct frame_welcome {
@@ -127,14 +133,29 @@ struct frame_welcome {
 	uint8_t pool_uuid[16]; /* another one: the pool's regions are gone */
 	uint64_t size_max; /* bytes: no region can become larger */
 	uint32_t in_flight_max; /* requests that the client may have in flight */
+	uint32_t lease_ms; /* a session that is silent for so long may lose its leases; 0: never */
 };
 
-enum { FRAME_HELLO_MAX = 4 + 4 + 8 + 16 + 8 + 2 + FRAME_POOL_NAME_MAX, FRAME_WELCOME_LEN = 80 };
+enum {
+	FRAME_HELLO_MAX =
+	    4 + 4 + 8 + 16 + 8 + POOL_IDENTITY_LEN + 2 + FRAME_POOL_NAME_MAX + 2 + FRAME_WHO_MAX,
+	FRAME_WELCOME_LEN = 80,
+	FRAME_NOTICE_LEN = 24,
+};
 
 size_t frame_hello_put(uint8_t buf[FRAME_HELLO_MAX], const struct frame_hello *hello);
 int frame_hello_get(const uint8_t *buf, size_t len, struct frame_hello *ret_hello);
 size_t frame_welcome_put(uint8_t buf[FRAME_WELCOME_LEN], const struct frame_welcome *welcome);
 int frame_welcome_get(const uint8_t *buf, size_t len, struct frame_welcome *ret_welcome);
+
+/* ---- Section "Change notices" ---- */
+
+size_t frame_notice_put(uint8_t buf[FRAME_NOTICE_LEN], const struct pool_notice *notice);
+int frame_notice_get(const uint8_t *buf, size_t len, struct pool_notice *ret_notice);
+
+/* Copies a text of the other side's, for people, with a NUL: at most room - 1 bytes, '?' for control
+ * characters. */
+void frame_text_get(char *ret_text, size_t room, const void *bytes, size_t len);
 
 /* ---- Section "Region attributes" and the control operations ---- */
 

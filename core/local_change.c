@@ -12,22 +12,69 @@
 
 #include "core/log.h"
 
-/* Tells the catalogue what a region is now; 0 without one. */
-int local_remember(struct local_pool *lp, const char *name, const struct region_attr *attr)
+int local_remember(struct local_pool *lp, struct region *region, const char *name,
+    const struct region_attr *attr, const struct catalogue_writer *writer)
 {
 	struct err err = {0};
 	int rc;
 
 	if (!lp->cat)
 		return 0;
-	rc = catalogue_put(lp->cat, name, attr, &err);
-	if (rc)
+	rc = catalogue_put(lp->cat, name, attr, writer, &err);
+	if (rc) {
 		log_error("pool \"%s\": %s", lp->pool.name, err.text);
+	} else if (region) {
+		pthread_mutex_lock(&lp->mu);
+		region->told = *writer;
+		pthread_mutex_unlock(&lp->mu);
+	}
+	return rc;
+}
+
+/* What the catalogue would be told of a region; mu held.  The name (NULL: it has none, or no memory is left)
+ * is the caller's to free. */
+static char *describe_locked(
+    struct region *region, struct region_attr *ret_attr, struct catalogue_writer *ret_writer)
+{
+	region_get_attr(region, atomic_load(&region->writer), ret_attr);
+	lease_writer_now(region, ret_writer);
+	return region->name ? strdup(region->name) : NULL;
+}
+
+/* local_announce with ctl held. */
+static int announce(struct local_pool *lp, struct region *region)
+{
+	struct catalogue_writer writer;
+	struct region_attr attr;
+	char *name;
+	bool known;
+	int rc = 0;
+
+	pthread_mutex_lock(&lp->mu);
+	name = describe_locked(region, &attr, &writer);
+	known = region->told.writing && region->told.writer == writer.writer;
+	rc = region->name && !name ? -ENOMEM : 0;
+	pthread_mutex_unlock(&lp->mu);
+	if (name && writer.writing && !known)
+		rc = local_remember(lp, region, name, &attr, &writer);
+	free(name);
+	return rc;
+}
+
+int local_announce(struct local_pool *lp, struct region *region)
+{
+	int rc;
+
+	pthread_mutex_lock(&lp->ctl);
+	rc = announce(lp, region);
+	pthread_mutex_unlock(&lp->ctl);
 	return rc;
 }
 
 static int new_region(struct local_pool *lp, struct pool_req *req, struct region **ret_region)
 {
+	bool writes = req->flags & POOL_WRITE && !(req->flags & POOL_NO_OPEN);
+	struct catalogue_writer writer = {.writing = writes};
 	struct region_attr attr = req->attr;
 	struct store *store = NULL;
 	struct err err = {0};
@@ -57,11 +104,17 @@ static int new_region(struct local_pool *lp, struct pool_req *req, struct region
 		    err.text);
 		return rc == -EMFILE || rc == -ENFILE ? -ENOSPC : rc;
 	}
-	rc = local_remember(lp, req->name, &attr);
+	writer.base = attr.version + 1;
+	if (writes && req->who && !(req->flags & POOL_SHARED))
+		writer.writer = req->who->writer;
+	rc = local_remember(lp, NULL, req->name, &attr, &writer);
 	if (rc == 0) {
 		*ret_region = region_create(req->name, &attr, store);
-		if (*ret_region)
+		if (*ret_region) {
+			local_adopt(lp, *ret_region);
+			(*ret_region)->told = writer;
 			return 0;
+		}
 		rc = -ENOMEM;
 		if (lp->cat)
 			catalogue_remove(lp->cat, attr.id, NULL);
@@ -76,22 +129,14 @@ static int new_region(struct local_pool *lp, struct pool_req *req, struct region
 static int create_answer_locked(
     struct local_pool *lp, struct pool_req *req, struct region *region, bool created)
 {
-	struct region_handle *rh;
+	int rc = req->flags & POOL_NO_OPEN ? 0 : local_open_locked(lp, region, req, created);
 
-	if (!(req->flags & POOL_NO_OPEN)) {
-		rh = region_handle_create(region, req->session,
-		    req->flags & (POOL_READ | POOL_WRITE), req->number, lp->pool.size_max, created,
-		    lp->stats);
-		if (!rh)
-			return -ENOMEM;
-		region->handles++;
-		req->ret_handle = &rh->handle;
-	}
-	region_get_attr(region, req->session, &req->attr);
-	return 0;
+	if (rc == 0)
+		region_get_attr(region, pool_req_writer(req), &req->attr);
+	return rc;
 }
 
-static int do_create(struct local_pool *lp, struct pool_req *req)
+static int create(struct local_pool *lp, struct pool_req *req)
 {
 	struct region *region;
 	int rc;
@@ -99,9 +144,8 @@ static int do_create(struct local_pool *lp, struct pool_req *req)
 	pthread_mutex_lock(&lp->mu);
 	region = region_table_find_name(&lp->table, req->name);
 	if (region) {
-		rc = req->flags & POOL_EXCLUSIVE ? -EEXIST : local_check_open(region, req);
-		if (rc == 0)
-			rc = create_answer_locked(lp, req, region, false);
+		rc = req->flags & POOL_EXCLUSIVE ? -EEXIST
+						 : create_answer_locked(lp, req, region, false);
 		pthread_mutex_unlock(&lp->mu);
 		return rc;
 	}
@@ -115,6 +159,21 @@ static int do_create(struct local_pool *lp, struct pool_req *req)
 	region_table_insert(&lp->table, region);
 	rc = create_answer_locked(lp, req, region, true);
 	pthread_mutex_unlock(&lp->mu);
+	return rc;
+}
+
+/* OPEN for writing, CREATE: the catalogue hears of the new writer before the opener does. */
+static int do_open(struct local_pool *lp, struct pool_req *req)
+{
+	int rc = req->op == POOL_CREATE ? create(lp, req) : local_open(lp, req);
+
+	if (rc || !lp->cat || !req->ret_handle || !(req->ret_handle->flags & POOL_WRITE))
+		return rc;
+	rc = announce(lp, ((struct region_handle *)req->ret_handle)->region);
+	if (rc) {
+		local_close_handle(lp, req->ret_handle);
+		req->ret_handle = NULL;
+	}
 	return rc;
 }
 
@@ -266,10 +325,10 @@ static void set_attr_locked(struct region *region, const struct pool_req *req)
 	region->ctime_ns = req->set & POOL_SET_CTIME ? req->attr.ctime_ns : region_now_ns();
 }
 
-/* SETATTR after its resize, if any; also CLOSE of a handle that wrote: the catalogue gets the
- * attributes as they are now. */
+/* SETATTR after its resize, if any: the catalogue gets the attributes as they are now. */
 static int do_setattr(struct local_pool *lp, struct pool_req *req)
 {
+	struct catalogue_writer writer;
 	struct region *region;
 	char *name = NULL;
 
@@ -280,14 +339,15 @@ static int do_setattr(struct local_pool *lp, struct pool_req *req)
 	if (region) {
 		set_attr_locked(region, req);
 		atomic_store(&region->dirty, false);
-		region_get_attr(region, req->session, &req->attr);
+		region_get_attr(region, pool_req_writer(req), &req->attr);
+		lease_writer_now(region, &writer);
 		name = region->name && lp->cat ? strdup(region->name) : NULL;
 	}
 	pthread_mutex_unlock(&lp->mu);
 	if (!region)
 		return -ESTALE;
 	if (name) {
-		int rc = local_remember(lp, name, &req->attr);
+		int rc = local_remember(lp, region, name, &req->attr, &writer);
 
 		free(name);
 		return rc;
@@ -298,18 +358,23 @@ static int do_setattr(struct local_pool *lp, struct pool_req *req)
 /* The catalogue is told what a writer has left behind, then the handle goes. */
 static int do_close(struct local_pool *lp, struct pool_req *req)
 {
-	struct region *region = ((struct region_handle *)req->handle)->region;
+	struct region_handle *rh = (struct region_handle *)req->handle;
+	struct region *region = rh->region;
+	struct catalogue_writer writer;
 	struct region_attr attr;
 	char *name = NULL;
+	bool news;
 
-	if (lp->cat && atomic_exchange(&region->dirty, false)) {
+	if (lp->cat) {
 		pthread_mutex_lock(&lp->mu);
-		region_get_attr(region, req->session, &attr);
-		name = region->name ? strdup(region->name) : NULL;
+		lease_drop(rh);
+		news = atomic_exchange(&region->dirty, false);
+		name = describe_locked(region, &attr, &writer);
+		news = news || region->told.writing != writer.writing;
 		pthread_mutex_unlock(&lp->mu);
 	}
-	if (name)
-		local_remember(lp, name, &attr);
+	if (name && news)
+		local_remember(lp, region, name, &attr, &writer);
 	free(name);
 	local_close_handle(lp, req->handle);
 	return 0;
@@ -322,7 +387,8 @@ int local_change(struct local_pool *lp, struct pool_req *req)
 	pthread_mutex_lock(&lp->ctl);
 	switch (req->op) {
 	case POOL_CREATE:
-		rc = do_create(lp, req);
+	case POOL_OPEN:
+		rc = do_open(lp, req);
 		break;
 	case POOL_REMOVE:
 		rc = do_remove(lp, req);

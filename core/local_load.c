@@ -17,6 +17,8 @@
 /* A write's time is taken when it begins, the file's when it is carried out: what is no later than this
  * has been told to the catalogue. */
 static const int64_t WRITE_NS = 2000000000;
+/* More often no version moves while the daemon runs. */
+static const uint64_t VERSIONS_PER_RUN = (uint64_t)1 << 32;
 
 struct load {
 	struct local_pool *lp;
@@ -24,7 +26,26 @@ struct load {
 	int rc;
 };
 
-static void load_region(void *ctx, const char *name, const struct region_attr *saved)
+/* Gives a loaded region its version and writer.  changed: the bytes are others than the catalogue knows. */
+static void load_versions(struct region *region, const struct region_attr *saved,
+    const struct catalogue_writer *writer, bool changed)
+{
+	uint64_t now = (uint64_t)region_now_ns(), fresh = saved->version + VERSIONS_PER_RUN;
+
+	region->told = *writer;
+	atomic_store(&region->writer, changed && !writer->writing ? 0 : writer->writer);
+	atomic_store(&region->base, writer->base);
+	if (!changed && !writer->writing)
+		return;
+	/* One that nobody was told before: not by this life of the daemon, nor by the last one, which may have
+	 * moved it after the catalogue was told. */
+	atomic_store(&region->version, fresh > now ? fresh : now);
+	if (atomic_load(&region->writer) == 0)
+		atomic_store(&region->base, atomic_load(&region->version));
+}
+
+static void load_region(void *ctx, const char *name, const struct region_attr *saved,
+    const struct catalogue_writer *writer)
 {
 	struct load *load = ctx;
 	struct local_pool *lp = load->lp;
@@ -32,6 +53,7 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 	struct store_stat stat = {0};
 	struct store *store;
 	struct region *region;
+	bool changed;
 
 	if (load->rc)
 		return;
@@ -40,11 +62,10 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 		return;
 	/* The bytes know best how many they are, and if they changed after the catalogue was told. */
 	store_stat(store, &stat);
+	changed = attr.size != stat.size || stat.mtime_ns > attr.ctime_ns + WRITE_NS;
 	attr.size = stat.size;
 	if (stat.mtime_ns > attr.ctime_ns + WRITE_NS)
 		attr.mtime_ns = stat.mtime_ns;
-	if (attr.version < (uint64_t)region_now_ns())
-		attr.version = (uint64_t)region_now_ns();
 	load->rc = region_table_reserve(&lp->table);
 	region = region_create(name, &attr, store);
 	if (!region || load->rc) {
@@ -52,6 +73,8 @@ static void load_region(void *ctx, const char *name, const struct region_attr *s
 		load->rc = err_set(load->err, -ENOMEM, "out of memory for the regions");
 		return;
 	}
+	local_adopt(lp, region);
+	load_versions(region, saved, writer, changed);
 	region_table_insert(&lp->table, region);
 }
 
@@ -118,6 +141,7 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 		region_destroy(region);
 		return err_set(err, -ENOMEM, "out of memory for the region");
 	}
+	local_adopt(lp, region);
 	region_table_insert(&lp->table, region);
 	lp->pool.fixed = true;
 	return 0;
@@ -133,11 +157,13 @@ static void local_destroy(struct pool *pool)
 	pthread_mutex_unlock(&lp->mu);
 	for (size_t i = 0; i < lp->table.count; i++) {
 		struct region *region = lp->table.by_id[i];
+		struct catalogue_writer writer;
 		struct region_attr attr;
 
 		assert(region->handles == 0 && region->refs == 0);
 		region_get_attr(region, 1, &attr);
-		local_remember(lp, region->name, &attr);
+		lease_writer_now(region, &writer);
+		local_remember(lp, NULL, region->name, &attr, &writer);
 		region_destroy(region);
 	}
 	if (lp->backend && lp->backend->ops->sync)
@@ -173,6 +199,7 @@ int local_pool_create(const struct local_pool_conf *conf, struct workers *worker
 	}
 	lp->pool.ops = &local_pool_ops;
 	lp->pool.name = conf->name;
+	lp->pool.lease_ms = conf->lease_ms ? conf->lease_ms : LOCAL_POOL_LEASE_MS;
 	lp->workers = workers;
 	pthread_mutex_init(&lp->ctl, NULL);
 	pthread_mutex_init(&lp->mu, NULL);

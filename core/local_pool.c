@@ -13,6 +13,8 @@
  *
  * Invariants:
  *   1. region->handles counts the handles given out; a nameless region lives while handles or refs > 0.
+ *   2. Before a session may change bytes the catalogue knows that it may (local_announce): after a crash
+ *      a version that it holds for unchanged is so.
  * Locking: ctl, then mu (the one pair of locks that is taken together); neither is held across
  * submit, complete or done.  ctl is never taken on a loop thread of a pool that has a catalogue.
  */
@@ -106,6 +108,7 @@ void local_close_handle(struct local_pool *lp, struct handle *handle)
 	pthread_mutex_lock(&lp->mu);
 	region->handles--;
 	region->pins -= handle->flags & POOL_PIN ? 1 : 0;
+	lease_closed(rh);
 	ended = local_region_ended(lp, region);
 	pthread_mutex_unlock(&lp->mu);
 	store_destroy(&handle->store);
@@ -125,7 +128,7 @@ static int do_lookup(struct local_pool *lp, struct pool_req *req)
 	if (!region && req->op == POOL_GETATTR && req->handle)
 		region = ((struct region_handle *)req->handle)->region;
 	if (region)
-		region_get_attr(region, req->session, &req->attr);
+		region_get_attr(region, pool_req_writer(req), &req->attr);
 	pthread_mutex_unlock(&lp->mu);
 	if (region)
 		return 0;
@@ -150,7 +153,7 @@ static int do_list(struct local_pool *lp, struct pool_req *req)
 			req->ret_cookie = used ? lp->table.by_id[i - 1]->id : 0;
 			break;
 		}
-		region_get_attr(region, req->session, &ent.attr);
+		region_get_attr(region, pool_req_writer(req), &ent.attr);
 		memcpy((char *)req->data + used, &ent, sizeof(ent));
 		memset((char *)req->data + used + sizeof(ent), 0, len - sizeof(ent));
 		memcpy((char *)req->data + used + sizeof(ent), region->name, ent.name_len);
@@ -182,41 +185,42 @@ static int do_statfs(struct local_pool *lp, struct pool_req *req)
 	return 0;
 }
 
-int local_check_open(struct region *region, const struct pool_req *req)
+int local_open_locked(
+    struct local_pool *lp, struct region *region, struct pool_req *req, bool created)
 {
-	bool pinned_by_other = region->pins && region->pin_session != req->session;
+	int rc = created ? 0 : pool_check_mode(atomic_load(&region->mode), req->flags);
+	struct region_handle *rh;
 
-	if (pinned_by_other && req->flags & (POOL_WRITE | POOL_PIN))
-		return -EBUSY;
-	return pool_check_mode(atomic_load(&region->mode), req->flags);
+	if (rc == 0)
+		rc = lease_check_open(region, req, lp->pool.lease_ms);
+	if (rc)
+		return rc;
+	rh = region_handle_create(region, req, lp->pool.size_max, created, lp->stats);
+	if (!rh || lease_opened(rh, req)) {
+		store_destroy(rh ? &rh->handle.store : NULL);
+		return -ENOMEM;
+	}
+	region->handles++;
+	if (req->flags & POOL_PIN) {
+		region->pins++;
+		region->pin_session = req->session;
+	}
+	req->ret_handle = &rh->handle;
+	return 0;
 }
 
-static int do_open(struct local_pool *lp, struct pool_req *req)
+int local_open(struct local_pool *lp, struct pool_req *req)
 {
-	struct region_handle *rh = NULL;
 	struct region *region;
-	int rc = 0;
+	int rc = -ESTALE; /* the opener looks the name up again */
 
 	pthread_mutex_lock(&lp->mu);
 	region = region_table_find_id(&lp->table, req->id);
-	if (!region || region->leaving) /* the opener looks the name up again */
-		rc = -ESTALE;
-	else
-		rc = local_check_open(region, req);
+	if (region && !region->leaving)
+		rc = local_open_locked(lp, region, req, false);
 	if (rc == 0) {
-		rh = region_handle_create(region, req->session, req->flags, req->number,
-		    lp->pool.size_max, false, lp->stats);
-		rc = rh ? 0 : -ENOMEM;
-	}
-	if (rc == 0) {
-		region->handles++;
-		if (req->flags & POOL_PIN) {
-			region->pins++;
-			region->pin_session = req->session;
-		}
-		req->ret_unchanged = region_unchanged(region, req->session, req->version);
-		region_get_attr(region, req->session, &req->attr);
-		req->ret_handle = &rh->handle;
+		req->ret_unchanged = region_unchanged(region, pool_req_writer(req), req->version);
+		region_get_attr(region, pool_req_writer(req), &req->attr);
 	}
 	pthread_mutex_unlock(&lp->mu);
 	return rc;
@@ -271,12 +275,14 @@ static int do_listxattr(struct local_pool *lp, struct pool_req *req)
 }
 /* ---- dispatch ---- */
 
-/* Between submit and done of a change: which pool, since pool_req does not say. */
+/* A change of size, between submit and done. */
 struct change {
 	struct local_pool *lp;
 	struct pool_req *req;
 	struct store_req resize;
-	struct region *region; /* being resized: a reference */
+	struct region *region; /* a reference */
+	struct work announce;
+	int err;
 };
 
 static void change_run(struct work *work)
@@ -318,7 +324,7 @@ static void resize_done(struct store_req *sreq, int err)
 	}
 	if (err == 0) {
 		region_set_size(c->region, req->attr.size);
-		region_touch(c->region, req->session);
+		region_touch(c->region, req->session, pool_req_writer(req));
 	}
 	region_put(lp, c->region);
 	free(c);
@@ -329,8 +335,7 @@ static void resize_done(struct store_req *sreq, int err)
 }
 
 /* Whether SETATTR may change the size; takes a reference on success. */
-static int check_resize(
-    struct local_pool *lp, const struct pool_req *req, struct region **ret_region)
+static int check_resize(struct local_pool *lp, struct pool_req *req, struct region **ret_region)
 {
 	struct region_handle *rh = (struct region_handle *)req->handle;
 	struct region *region;
@@ -348,12 +353,54 @@ static int check_resize(
 		rc = -EBADF;
 	else if (!rh || !rh->created)
 		rc = pool_check_mode(atomic_load(&region->mode), POOL_WRITE);
+	if (rc == 0)
+		rc = lease_check_resize(region, req, lp->pool.lease_ms);
 	if (rc == 0) {
+		region->resizer =
+		    region->refs && region->resizer != req->session ? 0 : req->session;
 		region->refs++;
 		*ret_region = region;
 	}
 	pthread_mutex_unlock(&lp->mu);
 	return rc;
+}
+
+/* The resize's own part; the catalogue knows who is going to change the bytes. */
+static void resize(struct change *c)
+{
+	struct region *region = c->region;
+
+	c->resize.op = STORE_RESIZE;
+	c->resize.off = atomic_load(&region->size);
+	if (c->resize.off > c->req->attr.size) {
+		c->resize.off = c->req->attr.size;
+		/* Before the bytes go: a write that comes meanwhile makes it longer again. */
+		region_set_size(region, c->req->attr.size);
+	}
+	c->resize.done = resize_done;
+	store_submit(region->store, &c->resize);
+}
+
+static void announce_run(struct work *work)
+{
+	struct change *c = (struct change *)((char *)work - offsetof(struct change, announce));
+
+	c->err = local_announce(c->lp, c->region);
+}
+
+static void announce_done(struct work *work)
+{
+	struct change *c = (struct change *)((char *)work - offsetof(struct change, announce));
+	struct pool_req *req = c->req;
+	int rc = c->err;
+
+	if (rc == 0) {
+		resize(c);
+		return;
+	}
+	region_put(c->lp, c->region);
+	free(c);
+	pool_complete(req, rc);
 }
 
 static void start_resize(struct local_pool *lp, struct pool_req *req)
@@ -373,15 +420,12 @@ static void start_resize(struct local_pool *lp, struct pool_req *req)
 	c->lp = lp;
 	c->req = req;
 	c->region = region;
-	c->resize.op = STORE_RESIZE;
-	c->resize.off = atomic_load(&region->size);
-	if (c->resize.off > req->attr.size) {
-		c->resize.off = req->attr.size;
-		/* Before the bytes go: a write that comes meanwhile makes it longer again. */
-		region_set_size(region, req->attr.size);
+	if (!lp->cat) {
+		resize(c);
+		return;
 	}
-	c->resize.done = resize_done;
-	store_submit(region->store, &c->resize);
+	c->announce = (struct work){.run = announce_run, .done = announce_done};
+	workers_submit(lp->workers, &c->announce);
 }
 
 void local_pool_submit(struct pool *pool, struct pool_req *req)
@@ -401,7 +445,11 @@ void local_pool_submit(struct pool *pool, struct pool_req *req)
 		rc = do_statfs(lp, req);
 		break;
 	case POOL_OPEN:
-		rc = do_open(lp, req);
+		if (lp->cat && req->flags & POOL_WRITE) {
+			start_change(lp, req);
+			return;
+		}
+		rc = local_open(lp, req);
 		break;
 	case POOL_GETXATTR:
 		rc = do_getxattr(lp, req);
@@ -416,7 +464,9 @@ void local_pool_submit(struct pool *pool, struct pool_req *req)
 			start_change(lp, req);
 		return;
 	case POOL_CLOSE:
-		if (lp->cat && atomic_load(&((struct region_handle *)req->handle)->region->dirty)) {
+		if (lp->cat &&
+		    (req->handle->flags & POOL_WRITE ||
+			atomic_load(&((struct region_handle *)req->handle)->region->dirty))) {
 			start_change(lp, req);
 			return;
 		}
@@ -443,4 +493,51 @@ struct store_stats *local_pool_stats(struct pool *pool)
 void local_pool_close(struct pool *pool, struct handle *handle)
 {
 	local_close_handle((struct local_pool *)pool, handle);
+}
+
+/* ---- notices ---- */
+
+static void changed(struct region *region, uint64_t session)
+{
+	struct local_pool *lp = region->owner;
+
+	pthread_mutex_lock(&lp->mu);
+	lease_changed(region, session);
+	pthread_mutex_unlock(&lp->mu);
+}
+
+void local_adopt(struct local_pool *lp, struct region *region)
+{
+	region->owner = lp;
+	region->changed = changed;
+}
+
+bool local_pool_next_notice(
+    struct pool *pool, struct pool_session *ps, struct pool_notice *ret_notice)
+{
+	struct local_pool *lp = (struct local_pool *)pool;
+	bool any;
+
+	pthread_mutex_lock(&lp->mu);
+	any = lease_next_notice(ps, ret_notice);
+	pthread_mutex_unlock(&lp->mu);
+	return any;
+}
+
+void local_pool_notice_ack(struct pool *pool, struct pool_session *ps, uint64_t id)
+{
+	struct local_pool *lp = (struct local_pool *)pool;
+
+	pthread_mutex_lock(&lp->mu);
+	lease_notice_ack(ps, id);
+	pthread_mutex_unlock(&lp->mu);
+}
+
+void local_pool_notices_again(struct pool *pool, struct pool_session *ps)
+{
+	struct local_pool *lp = (struct local_pool *)pool;
+
+	pthread_mutex_lock(&lp->mu);
+	lease_notices_again(ps);
+	pthread_mutex_unlock(&lp->mu);
 }

@@ -10,6 +10,7 @@
 #include "core/backend.h"
 #include "core/catalogue.h"
 #include "core/err.h"
+#include "core/lease.h"
 #include "core/pool.h"
 #include "core/workers.h"
 
@@ -20,7 +21,10 @@ struct local_pool_conf {
 	const char *uri; /* where its bytes live; see core/backend.h */
 	const char *state_dir; /* for the catalogue of a persistent backend */
 	const char *single; /* not NULL: the URI is one region, and this is its name */
+	uint32_t lease_ms; /* how long a silent session keeps its leases; 0: LOCAL_POOL_LEASE_MS */
 };
+
+enum { LOCAL_POOL_LEASE_MS = 30000 };
 
 /* Opens the backend, and for a persistent one the catalogue: every region is as it was; bytes of
  * regions that the catalogue does not know (a removal that a crash interrupted) are deleted.  Keeps
@@ -36,5 +40,12 @@ struct store_stats *local_pool_stats(struct pool *pool);
 
 /* Closes a handle at once, as POOL_CLOSE does. Nothing is in flight on it. */
 void local_pool_close(struct pool *pool, struct handle *handle);
+
+/* Change notices of a session (core/lease.h): what to send next, what was acknowledged, and that those sent
+ * may have been lost.  Any thread. */
+bool local_pool_next_notice(
+    struct pool *pool, struct pool_session *ps, struct pool_notice *ret_notice);
+void local_pool_notice_ack(struct pool *pool, struct pool_session *ps, uint64_t id);
+void local_pool_notices_again(struct pool *pool, struct pool_session *ps);
 
 #endif

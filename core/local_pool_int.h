@@ -39,15 +39,23 @@ void local_pool_submit(struct pool *pool, struct pool_req *req);
  * mu. */
 bool local_region_ended(struct local_pool *lp, struct region *region);
 void local_region_free(struct local_pool *lp, struct region *region);
-/* Whether an open as req wants it is allowed; mu held. 0, -EACCES, -EBUSY. */
-int local_check_open(struct region *region, const struct pool_req *req);
+/* Opens the region as req wants it, if that is allowed; mu held.  created: by this request. */
+int local_open_locked(
+    struct local_pool *lp, struct region *region, struct pool_req *req, bool created);
+/* The whole of a POOL_OPEN, but for what the catalogue must know. */
+int local_open(struct local_pool *lp, struct pool_req *req);
+/* A region of this pool; before anybody uses it. */
+void local_adopt(struct local_pool *lp, struct region *region);
 void local_close_handle(struct local_pool *lp, struct handle *handle);
 
 /* local_change.c */
 
 /* Does a request that changes something; takes ctl, may block.  0 or -errno. */
 int local_change(struct local_pool *lp, struct pool_req *req);
-/* Tells the catalogue what a region is now; 0 without one. */
-int local_remember(struct local_pool *lp, const char *name, const struct region_attr *attr);
+/* Tells the catalogue what a region is now; 0 without one.  region: NULL for one that is not in memory yet. */
+int local_remember(struct local_pool *lp, struct region *region, const char *name,
+    const struct region_attr *attr, const struct catalogue_writer *writer);
+/* Before bytes change: the catalogue knows who is going to write.  Takes ctl, may block.  0 or -errno. */
+int local_announce(struct local_pool *lp, struct region *region);
 
 #endif

@@ -72,6 +72,7 @@ void pool_submit(struct pool *pool, struct pool_req *req)
 	assert((unsigned)req->op < POOL_OPS && req->done && req->session);
 	req->loop = loop_self();
 	req->next = NULL;
+	req->ret_holder[0] = 0;
 	if (rc)
 		pool_complete(req, rc);
 	else

@@ -15,7 +15,23 @@
  * users of one client is that client's kernel's business (mode, uid, gid are stored for it).
  *
  * Versions.  Each open says whether others may have changed the bytes since a version that the opener
- * knew (POOL_OPEN, version): that is what close-to-open caching needs.
+ * knew (POOL_OPEN, version): that is what close-to-open caching needs.  A session that has a region open
+ * is told when another one has changed its bytes (struct pool, notify).
+ *
+ * Leases: one session writes.  The first open for writing takes the region's lease for its session; all
+ * opens of that session share it, and the last close of a writing handle gives it back.  While it is
+ * held, no other session opens the region for writing (-EBUSY) or changes its size (-EBUSY); to read, to
+ * remove, to rename and to set the mode stay free to everybody, as with any open file: a name is not the
+ * region, and chmod is how an administrator stops a writer.  Whoever opens with POOL_SHARED takes no
+ * lease: several such writers may be there at once, but not beside a session that holds the lease, and
+ * nobody gets the lease beside them.  A pin (POOL_PIN) refuses more, and takes the lease also where
+ * POOL_SHARED is set.
+ *
+ * A lease ends with its session, or is taken away: when another session asks for it and its holder has
+ * not been heard of for the pool's lease time, or has the same identity (core/lease.h).  From then on
+ * WRITE, ZERO, ALLOC and POOL_SETATTR of the size through the handles that had it fail with -ENOLCK, for
+ * ever; nothing that was sent through them before lands later: as long as something of theirs is in
+ * flight the new asker gets -EBUSY.  Pins are not taken away.
  */
 #ifndef REMRAM_CORE_POOL_H
 #define REMRAM_CORE_POOL_H
@@ -35,6 +51,8 @@ enum {
 	POOL_XATTR_VALUE_MAX = 65536,
 	POOL_LIST_MAX = 1 << 16, /* bytes of one POOL_LIST answer */
 	POOL_HANDLE_MAX = 65536, /* handle numbers of one session are below this */
+	POOL_HOLDER_MAX = 192, /* bytes of ret_holder, with its NUL */
+	POOL_IDENTITY_LEN = 16, /* bytes that name a client over its lives; zeros: none */
 };
 
 enum pool_op {
@@ -68,6 +86,10 @@ enum pool_flag {
 	POOL_XATTR_CREATE = 128, /* SETXATTR: -EEXIST if it exists */
 	POOL_XATTR_REPLACE = 256, /* SETXATTR: -ENODATA if it does not */
 	POOL_NO_OPEN = 512, /* CREATE: no handle wanted (mknod) */
+	POOL_SHARED = 1024, /* OPEN, CREATE: writes beside other such writers, without the lease */
+	POOL_REOPEN =
+	    2048, /* OPEN: the handle was open before, at a donor that has forgotten it: -ENOLCK if
+			       another session has changed the bytes since `version` */
 };
 
 /* Which members of pool_req.attr POOL_SETATTR sets. */
@@ -111,9 +133,16 @@ struct handle {
 	struct store store; /* reads beyond the region's size give zeros, writes extend it */
 	uint64_t region_id;
 	uint32_t number; /* within its session; ≥ 1 */
-	unsigned flags; /* POOL_READ, POOL_WRITE, POOL_PIN */
+	unsigned flags; /* POOL_READ, POOL_WRITE, POOL_PIN, POOL_SHARED */
 };
 
+/* Another session has changed a region's bytes. */
+struct pool_notice {
+	uint64_t id; /* the region's */
+	uint64_t version, size; /* as they were when the notice was given */
+};
+
+struct pool_session;
 struct pool_req;
 typedef void pool_done_fn(struct pool_req *req, int err);
 
@@ -122,14 +151,16 @@ struct pool_req {
 	enum pool_op op;
 	unsigned flags; /* of enum pool_flag */
 	unsigned set; /* of enum pool_set */
-	uint64_t session; /* whose request this is: the opener as versions see it; ≠ 0 */
+	uint64_t session; /* whose request this is: who holds leases and pins; ≠ 0 */
+	struct pool_session *who; /* what is known of the session (core/lease.h); NULL: it lives as
+				     long as this process */
 	uint64_t id;
 	const char *name; /* NUL-terminated region or xattr name */
 	const char *new_name;
 	struct handle
 	    *handle; /* CLOSE: takes it; SETATTR: with it, what it was opened for is allowed */
 	uint32_t number; /* OPEN, CREATE: handle->number wanted */
-	uint64_t version; /* OPEN: what the opener has cached; 0: nothing */
+	uint64_t version; /* OPEN: what the opener has cached; 0: nothing; REOPEN: what it knew */
 	uint64_t cookie; /* LIST: 0 to begin */
 	void *data; /* LIST, xattrs: the caller's buffer */
 	size_t len; /* its room (results) or length (SETXATTR) in bytes */
@@ -144,6 +175,8 @@ struct pool_req {
 	size_t ret_len; /* bytes in data; GETXATTR and LISTXATTR with len 0: bytes needed */
 	uint64_t ret_cookie; /* LIST: where to go on; 0: that was all */
 	struct pool_statfs statfs;
+	/* Result when err is -EBUSY: who holds the lease or pin, for people; "": nobody in particular. */
+	char ret_holder[POOL_HOLDER_MAX];
 
 	/* For the pool that has the request now. */
 	struct pool_req *next;
@@ -168,6 +201,12 @@ struct pool {
 	const char *name; /* for messages; constant */
 	uint64_t size_max; /* bytes: no region can become larger */
 	bool fixed; /* exactly one region: nothing can be created, removed or renamed */
+	uint32_t lease_ms; /* how long a session that is not heard of keeps its leases */
+	/* Optional, set by the user of the pool before it opens anything: another session has changed the
+	 * bytes of a region that is open here: what is cached of it may be old.  Of many changes at least
+	 * the last one is told.  Runs on the pool's loop, outside of any request; must not block. */
+	void (*notify)(void *ctx, const struct pool_notice *notice);
+	void *notify_ctx;
 };
 
 /* Checks names (-EINVAL, -ENAMETOOLONG) and hands the request to the pool. */

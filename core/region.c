@@ -7,9 +7,13 @@
  * moves version and mtime on writes, and makes the region longer when a write has succeeded beyond
  * its end; all else it hands down.  It may be used from any loop: everything it reads is atomic.
  *
- * Versions: `version` moves when a session writes and another one has been told the current value, or
- * when the writing session is another than before.  `base` is the version at which the present
- * writer began, so a session that is the only writer since what it knows may keep its cache.
+ * Versions: `version` moves when somebody writes and another one has been told the current value, or
+ * when who writes is another than before.  `base` is the version at which the present
+ * writer began, so one that is the only writer since what it knows may keep its cache.  Who writes is
+ * known by its identity (pool_req_writer), not by its session: a client that was killed and comes back
+ * is the writer that it was.
+ *
+ * A handle that writes under a lease looks on each write whether it still has it (core/lease.c).
  */
 #include "core/region.h"
 
@@ -69,11 +73,11 @@ void region_destroy(struct region *region)
 	free(region);
 }
 
-void region_get_attr(struct region *region, uint64_t session, struct region_attr *ret_attr)
+void region_get_attr(struct region *region, uint64_t writer, struct region_attr *ret_attr)
 {
 	struct store_stat stat = {0};
 
-	if (session != atomic_load(&region->writer))
+	if (writer != atomic_load(&region->writer))
 		atomic_store(&region->seen, true);
 	store_stat(region->store, &stat);
 	*ret_attr = (struct region_attr){
@@ -93,7 +97,7 @@ void region_get_attr(struct region *region, uint64_t session, struct region_attr
 		ret_attr->ctime_ns = ret_attr->mtime_ns;
 }
 
-void region_touch(struct region *region, uint64_t session)
+void region_touch(struct region *region, uint64_t session, uint64_t writer)
 {
 	int64_t now = region_now_ns();
 	uint64_t old;
@@ -102,13 +106,15 @@ void region_touch(struct region *region, uint64_t session)
 		atomic_store_explicit(&region->mtime_ns, now, memory_order_relaxed);
 		atomic_store_explicit(&region->dirty, true, memory_order_relaxed);
 	}
-	if (atomic_load(&region->writer) == session && !atomic_load(&region->seen))
+	if (atomic_load(&region->writer) == writer && !atomic_load(&region->seen))
 		return;
-	/* Two sessions that get here at once are both told that the other has changed something. */
+	/* Two that get here at once are both told that the other has changed something. */
 	atomic_store(&region->seen, false);
 	old = atomic_fetch_add(&region->version, 1);
-	if (atomic_exchange(&region->writer, session) != session)
+	if (atomic_exchange(&region->writer, writer) != writer)
 		atomic_store(&region->base, old + 1);
+	atomic_store_explicit(&region->dirty, true, memory_order_relaxed);
+	region->changed(region, session);
 }
 
 void region_set_size(struct region *region, uint64_t size)
@@ -117,7 +123,7 @@ void region_set_size(struct region *region, uint64_t size)
 	atomic_store(&region->dirty, true);
 }
 
-bool region_unchanged(const struct region *region, uint64_t session, uint64_t version)
+bool region_unchanged(const struct region *region, uint64_t writer, uint64_t version)
 {
 	uint64_t now = atomic_load(&region->version);
 
@@ -125,11 +131,11 @@ bool region_unchanged(const struct region *region, uint64_t session, uint64_t ve
 		return false;
 	if (version == now)
 		return true;
-	return atomic_load(&region->writer) == session && version + 1 >= atomic_load(&region->base);
+	return atomic_load(&region->writer) == writer && version + 1 >= atomic_load(&region->base);
 }
 
-struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,
-    uint32_t number, uint64_t size_max, bool created, struct store_stats *stats)
+struct region_handle *region_handle_create(struct region *region, const struct pool_req *req,
+    uint64_t size_max, bool created, struct store_stats *stats)
 {
 	struct region_handle *rh = calloc(1, sizeof(*rh));
 
@@ -138,10 +144,14 @@ struct region_handle *region_handle_create(struct region *region, uint64_t sessi
 	store_init(&rh->handle.store, &handle_ops, size_max);
 	rh->handle.store.stats = stats;
 	rh->handle.region_id = region->id;
-	rh->handle.number = number;
-	rh->handle.flags = flags;
+	rh->handle.number = req->number;
+	rh->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED);
+	/* Nobody else may write to what is pinned. */
+	if (rh->handle.flags & POOL_PIN || !(rh->handle.flags & POOL_WRITE))
+		rh->handle.flags &= ~(unsigned)POOL_SHARED;
 	rh->region = region;
-	rh->session = session;
+	rh->session = req->session;
+	rh->writer = pool_req_writer(req);
 	rh->created = created;
 	return rh;
 }
@@ -168,6 +178,8 @@ static int check_access(const struct region_handle *rh, enum store_op op)
 	}
 	if (!(rh->handle.flags & access))
 		return -EBADF;
+	if (access == POOL_WRITE && !lease_held(rh))
+		return -ENOLCK;
 	if (rh->created)
 		return 0;
 	return pool_check_mode(
@@ -196,7 +208,7 @@ static void change_done(struct store_req *req, int err)
 	struct region_handle *rh = store_pop(req);
 	uint64_t end = req->off + req->len;
 
-	region_touch(rh->region, rh->session);
+	region_touch(rh->region, rh->session, rh->writer);
 	if (err == 0 && grows(req) &&
 	    end > atomic_load_explicit(&rh->region->size, memory_order_relaxed))
 		extend(rh->region, end);
@@ -225,7 +237,7 @@ static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 
 	/* The bytes change from now on. */
 	if (lent)
-		region_touch(rh->region, rh->session);
+		region_touch(rh->region, rh->session, rh->writer);
 	return lent;
 }
 

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/catalogue.h"
+#include "core/lease.h"
 #include "core/pool.h"
 #include "core/store.h"
 
@@ -23,6 +25,9 @@ struct region {
 	/* Constant after create. */
 	uint64_t id;
 	struct store *store; /* owned */
+	/* A session has moved the version.  Set by the pool before anybody writes; any thread, no lock held. */
+	void (*changed)(struct region *region, uint64_t session);
+	void *owner; /* the pool */
 
 	/* Protected by the pool's mu. */
 	char *name; /* owned; NULL once removed */
@@ -35,14 +40,17 @@ struct region {
 	unsigned pins; /* those opened with POOL_PIN */
 	uint64_t pin_session; /* whose they are, while pins > 0 */
 	bool leaving; /* being removed or renamed: nobody opens it meanwhile */
-	unsigned refs; /* requests that use the region beyond mu */
+	unsigned refs; /* requests that use the region beyond mu: changes of its size */
+	uint64_t resizer; /* whose they are, while refs > 0; 0: several sessions' */
+	struct region_lease lease;
+	struct catalogue_writer told; /* what the catalogue knows of its writer */
 
 	/* Atomic: the data path reads them. */
 	_Atomic uint32_t mode;
 	_Atomic uint64_t size; /* bytes */
 	_Atomic int64_t mtime_ns;
 	_Atomic uint64_t version;
-	_Atomic uint64_t writer; /* session of the last write */
+	_Atomic uint64_t writer; /* who wrote last (pool_req_writer); 0: not known */
 	_Atomic uint64_t base; /* the version at which `writer` began to be the only writer */
 	_Atomic bool seen; /* another session than writer has been told `version` */
 	_Atomic bool dirty; /* size or mtime changed since the catalogue was told */
@@ -51,7 +59,11 @@ struct region {
 struct region_handle {
 	struct handle handle;
 	struct region *region;
-	uint64_t session;
+	uint64_t session, writer; /* of the opener: pool_req.session, pool_req_writer */
+	struct region_user *user; /* whose handle it is; set by lease_opened */
+	struct region_handle *user_prev, *user_next; /* of user */
+	uint32_t lease_gen; /* it may write while user->gen is the same */
+	bool dropped; /* its lease was given back already (lease_drop) */
 	bool created; /* by this open: keeps its access whatever the mode (core/pool.h) */
 };
 
@@ -60,21 +72,22 @@ struct region *region_create(const char *name, const struct region_attr *attr, s
 /* Destroys the store too; may block. */
 void region_destroy(struct region *region);
 
-/* Fills everything but nlink's reason: with the pool's mu held. */
-void region_get_attr(struct region *region, uint64_t session, struct region_attr *ret_attr);
+/* Fills everything but nlink's reason: with the pool's mu held.  writer: who is told. */
+void region_get_attr(struct region *region, uint64_t writer, struct region_attr *ret_attr);
 
-/* A session changes the bytes: moves version and mtime.  Any thread. */
-void region_touch(struct region *region, uint64_t session);
+/* Somebody changes the bytes: moves version and mtime.  Any thread; the pool's mu not held. */
+void region_touch(struct region *region, uint64_t session, uint64_t writer);
 
 /* SETATTR's size; the caller has resized the store or will.  Any thread. */
 void region_set_size(struct region *region, uint64_t size);
 
-/* Whether a session that knew `version` may keep what it cached.  mu held. */
-bool region_unchanged(const struct region *region, uint64_t session, uint64_t version);
+/* Whether a writer that knew `version` may keep what it cached.  mu held. */
+bool region_unchanged(const struct region *region, uint64_t writer, uint64_t version);
 
-/* A handle on region, access checked by the caller; counts nothing.  NULL: out of memory. */
-struct region_handle *region_handle_create(struct region *region, uint64_t session, unsigned flags,
-    uint32_t number, uint64_t size_max, bool created, struct store_stats *stats);
+/* A handle on region, access checked by the caller; counts nothing: lease_opened does.  NULL: out of
+ * memory. */
+struct region_handle *region_handle_create(struct region *region, const struct pool_req *req,
+    uint64_t size_max, bool created, struct store_stats *stats);
 
 /* Nanoseconds since the epoch, to a few milliseconds. */
 int64_t region_now_ns(void);

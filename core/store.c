@@ -160,10 +160,13 @@ void store_lower_unlend(struct store *lower, uint64_t off, uint32_t len)
 
 void *store_lend(struct store *store, uint64_t off, uint32_t len)
 {
-	void *lent = store_lower_lend(store, off, len);
+	void *lent;
 
-	if (lent)
-		atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	/* Counted before the store looks whether it may lend: see core/lease.c. */
+	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	lent = store_lower_lend(store, off, len);
+	if (!lent)
+		atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release);
 	return lent;
 }
 

@@ -299,6 +299,16 @@ const struct opt remramd_options[] = {
 	.max = 10000,
 	.help = "how long a loop polls before it sleeps, if polling has lately paid",
 	OPT_AT(struct remramd_conf, spin_us)},
+    {.name = "lease",
+	.type = OPT_DURATION,
+	.placeholder = "TIME",
+	.def = "30s",
+	.min = 1000,
+	.max = 3600 * 1000,
+	.help =
+	    "how long a client that is not heard of stays the only one that may write to what it "
+	    "has open for writing",
+	OPT_AT(struct remramd_conf, lease_ms)},
     {.name = "log",
 	.type = OPT_ENUM,
 	.placeholder = "LEVEL",

@@ -51,6 +51,7 @@ struct remramd_conf {
 	unsigned threads; /* event loops, ≥ 1 */
 	unsigned workers; /* threads for calls that block, ≥ 1 */
 	unsigned spin_us; /* see loop_conf */
+	uint32_t lease_ms; /* see local_pool_conf */
 	int ready_fd; /* a line is written there when the donor serves; 0: nowhere */
 	bool insecure; /* plaintext on any address */
 	/* If one of these is set, it is all that is wanted: nothing above was checked. */

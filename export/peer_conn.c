@@ -16,7 +16,12 @@
  *   2. A handle is closed only when nothing is in flight on it: CLOSE of a busy one is refused.
  *   3. A frame that is malformed or out of range ends this connection, with a line in the log, and
  *      changes nothing.
- * Everything runs on the connection's loop, but peer_conn_displace and peer_conn_admit, which post to it.
+ *
+ * Notices (send_notice): one at a time stands in the queue, so that a client which does not read them costs no
+ * memory; the next is asked for when it has been sent.
+ *
+ * Everything runs on the connection's loop, but peer_conn_displace, peer_conn_admit and peer_conn_notice, which
+ * post to it.
  */
 #include "export/peer_conn_int.h"
 
@@ -52,6 +57,38 @@ static void reply_text(struct peer_req *req, int err, const char *text)
 	peer_req_answer(req, err, 0, req->pc->answer, len);
 }
 
+/* ---- notices ---- */
+
+static void send_notice(struct peer_conn *pc);
+
+static void notice_sent(struct conn_out *out, int err)
+{
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)out - offsetof(struct peer_conn, notice_out));
+
+	pc->noticing = false;
+	if (err == 0 && pc->conn)
+		send_notice(pc);
+}
+
+static void send_notice(struct peer_conn *pc)
+{
+	struct frame_rep rep = {
+	    .op = FRAME_NOTICE, .payload = FRAME_NOTICE_LEN, .id = FRAME_ID_NOTICE};
+	struct pool_notice notice;
+
+	if (pc->noticing || pc->state != UP ||
+	    !local_pool_next_notice(pc->pool, &pc->session->ps, &notice))
+		return;
+	pc->noticing = true;
+	frame_rep_put(pc->notice, &rep);
+	frame_notice_put(pc->notice + FRAME_REP_LEN, &notice);
+	pc->notice_out.iov[0] = (struct iovec){pc->notice, sizeof(pc->notice)};
+	pc->notice_out.iov_count = 1;
+	pc->notice_out.sent = notice_sent;
+	conn_send(pc->conn, &pc->notice_out);
+}
+
 /* ---- the greeting ---- */
 
 static void send_welcome(struct peer_conn *pc, bool resumed)
@@ -62,6 +99,7 @@ static void send_welcome(struct peer_conn *pc, bool resumed)
 	    .version = FRAME_VERSION_MAX,
 	    .size_max = pc->pool->size_max,
 	    .in_flight_max = FRAME_IN_FLIGHT_MAX,
+	    .lease_ms = pc->pool->lease_ms,
 	};
 
 	memcpy(welcome.instance, server_instance(server), 16);
@@ -71,6 +109,8 @@ static void send_welcome(struct peer_conn *pc, bool resumed)
 	pc->current = NULL;
 	peer_req_answer(req, 0, resumed ? FRAME_F_RESUMED : 0, pc->answer,
 	    frame_welcome_put(pc->answer, &welcome));
+	local_pool_notices_again(pc->pool, &pc->session->ps);
+	send_notice(pc);
 }
 
 /* Which session a HELLO is for; 0, or an error and its text for the client. */
@@ -125,8 +165,8 @@ static int do_hello(struct peer_req *req)
 	if (rc == 0) {
 		pc->current = req; /* the welcome's memory; it may have to wait */
 		pc->state = WAITING;
-		rc = session_admit(
-		    server_sessions(pc->sl->server), &hello, pc->pool, pc, &pc->session, &how);
+		rc = session_admit(server_sessions(pc->sl->server), &hello, pc->address, pc->pool,
+		    pc, &pc->session, &how);
 		if (rc == 0) {
 			log_debug("client %s: pool \"%s\"", pc->address, hello.pool);
 			if (how != SESSION_WAIT)
@@ -182,8 +222,10 @@ static int pc_frame(struct conn *conn)
 	int rc = 0;
 
 	pc->current = NULL;
-	if (req->frame.op != FRAME_HELLO)
+	if (req->frame.op != FRAME_HELLO) {
 		pc->session->used = true;
+		session_heard(pc->session);
+	}
 	if (req->frame.op == FRAME_HELLO) {
 		rc = do_hello(req);
 	} else if (req->frame.op >= FRAME_READ) {
@@ -192,6 +234,8 @@ static int pc_frame(struct conn *conn)
 		rc = peer_op_control(req);
 	} else {
 		pc->bye = pc->bye || req->frame.op == FRAME_BYE;
+		if (req->frame.op == FRAME_NOTICE)
+			local_pool_notice_ack(pc->pool, &pc->session->ps, req->frame.off);
 		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 	if (rc)
@@ -200,6 +244,15 @@ static int pc_frame(struct conn *conn)
 }
 
 /* ---- the end ---- */
+
+static bool finish_gone(struct peer_conn *pc)
+{
+	if (!pc->gone)
+		return false;
+	if (!pc->displace.queued && !pc->admit.queued && !pc->notify.queued)
+		free(pc);
+	return true;
+}
 
 void peer_conn_gone(struct peer_conn *pc)
 {
@@ -214,8 +267,7 @@ void peer_conn_gone(struct peer_conn *pc)
 	server_conn_count(sl->server, -1);
 	/* The registry may have posted a task before it was told; then that frees the memory. */
 	pc->gone = true;
-	if (!pc->displace.queued && !pc->admit.queued)
-		free(pc);
+	finish_gone(pc);
 }
 
 void peer_conn_close(struct peer_conn *pc)
@@ -256,15 +308,6 @@ static const struct conn_handlers pc_handlers = {
 
 /* ---- tasks of the registry ---- */
 
-static bool finish_gone(struct peer_conn *pc)
-{
-	if (!pc->gone)
-		return false;
-	if (!pc->displace.queued && !pc->admit.queued)
-		free(pc);
-	return true;
-}
-
 static void displace_run(struct loop_task *task)
 {
 	struct peer_conn *pc =
@@ -274,7 +317,7 @@ static void displace_run(struct loop_task *task)
 		return;
 	if (pc->state != CLOSING)
 		log_info(
-		    "client %s: its session goes on over another connection: this one is closed",
+		    "client %s: closed: its session goes on over another connection, or has lost a lease",
 		    pc->address);
 	peer_conn_close(pc);
 }
@@ -288,6 +331,15 @@ static void admit_run(struct loop_task *task)
 		send_welcome(pc, pc->session->used);
 }
 
+static void notify_run(struct loop_task *task)
+{
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)task - offsetof(struct peer_conn, notify));
+
+	if (!finish_gone(pc) && pc->state == UP)
+		send_notice(pc);
+}
+
 void peer_conn_displace(struct peer_conn *pc)
 {
 	loop_post(pc->sl->loop, &pc->displace);
@@ -296,6 +348,11 @@ void peer_conn_displace(struct peer_conn *pc)
 void peer_conn_admit(struct peer_conn *pc)
 {
 	loop_post(pc->sl->loop, &pc->admit);
+}
+
+void peer_conn_notice(struct peer_conn *pc)
+{
+	loop_post(pc->sl->loop, &pc->notify);
 }
 
 /* ---- life ---- */
@@ -312,6 +369,7 @@ int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct 
 	pc->sl = sl;
 	pc->displace.run = displace_run;
 	pc->admit.run = admit_run;
+	pc->notify.run = notify_run;
 	snprintf(pc->address, sizeof(pc->address), "%s", address);
 	conn_tune(fd);
 	rc = conn_create(sl->loop, fd, &pc_handlers, pc, &pc->conn, err);
@@ -364,6 +422,8 @@ static bool stalled(struct peer_conn *pc, uint64_t now_ns)
 		pc->out_ns = now_ns;
 	if (!receiving || conn_bytes_in(pc->conn) != pc->bytes_in)
 		pc->in_ns = now_ns;
+	if (pc->state == UP && conn_bytes_in(pc->conn) != pc->bytes_in)
+		session_heard(pc->session);
 	pc->bytes_out = conn_bytes_out(pc->conn);
 	pc->bytes_in = conn_bytes_in(pc->conn);
 	out = now_ns > pc->out_ns + limit_s * 1000000000ull;
@@ -387,10 +447,13 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 			peer_conn_close(pc);
 			continue;
 		}
-		if (stalled(pc, now_ns))
+		if (stalled(pc, now_ns)) {
 			peer_conn_close(pc);
-		else
-			send_alive(pc);
+			continue;
+		}
+		send_alive(pc);
+		if (pc->state == UP)
+			session_tick(pc->session, now_ns);
 	}
 	/* Whoever was woken may have found that what came back was not what he needs. */
 	while (sl->waiting)

@@ -26,9 +26,11 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns);
  * are. */
 void peer_conns_drain(struct server_loop *sl, bool now);
 
-/* For the registry of sessions, from any thread, its lock held: another connection of the same session
- * waits for this one's end; and: this connection waits no longer. */
+/* For the registry of sessions, from any thread, its lock held: this one must end, since another connection
+ * of the same session waits for that, or a lease of the session was taken; this connection waits no
+ * longer; there are notices to send. */
 void peer_conn_displace(struct peer_conn *conn);
 void peer_conn_admit(struct peer_conn *conn);
+void peer_conn_notice(struct peer_conn *conn);
 
 #endif

@@ -44,7 +44,10 @@ struct peer_conn {
 	struct conn_out ping_out;
 	uint8_t ping[FRAME_REP_LEN];
 	bool pinging;
-	struct loop_task displace, admit;
+	struct conn_out notice_out; /* one notice is in the queue at a time */
+	uint8_t notice[FRAME_REP_LEN + FRAME_NOTICE_LEN];
+	bool noticing;
+	struct loop_task displace, admit, notify;
 	bool gone; /* freed as soon as no task is queued */
 	struct log_limit limit;
 	char address[64];

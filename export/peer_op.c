@@ -187,7 +187,12 @@ static void control_done(struct pool_req *preq, int err)
 		};
 		memcpy(result->body, area, len);
 	}
-	peer_req_answer(req, err, flags, area, len);
+	/* The one error with a text: who is in the way. */
+	if (err == -EBUSY && *preq->ret_holder)
+		peer_req_answer(req, err, 0, memcpy(area, preq->ret_holder, POOL_HOLDER_MAX),
+		    strlen(preq->ret_holder));
+	else
+		peer_req_answer(req, err, flags, area, len);
 }
 
 /* A control request that an earlier connection brought already: its result again. */
@@ -260,6 +265,7 @@ int peer_op_control(struct peer_req *req)
 		return peer_conn_bad_frame(req->pc, "malformed body");
 	if (rc == 0) {
 		req->preq.session = session->tag;
+		req->preq.who = &session->ps;
 		req->preq.done = control_done;
 		if (req->preq.op != POOL_SETXATTR)
 			req->preq.data = buf + AREA_DATA;

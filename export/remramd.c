@@ -41,6 +41,7 @@ static int open_pools(struct donor *donor, const struct remramd_conf *conf, stru
 		    .name = conf->pools[i].name,
 		    .uri = conf->pools[i].uri,
 		    .state_dir = conf->state,
+		    .lease_ms = conf->lease_ms,
 		};
 		struct err why;
 		int rc = local_pool_create(&pool_conf, donor->workers, &donor->pools[i], &why);

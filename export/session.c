@@ -8,12 +8,15 @@
  * Invariants:
  *   1. A connection found as session->conn or session->successor under mu is alive: connections call
  *      session_detach before they are freed.
- * Locking: mu protects the list and the registry's part of each session.
+ * Locking: mu protects the list and the registry's part of each session.  It may be taken under a pool's mu
+ * (displace, noticed), never the other way round.
  */
 #include "export/session.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -104,16 +107,75 @@ static void free_list(struct session *session)
 	}
 }
 
-/* The same client's mount point, mounted again: the one before has died. */
+static bool has_identity(const struct frame_hello *hello)
+{
+	static const uint8_t none[POOL_IDENTITY_LEN];
+
+	return memcmp(hello->identity, none, sizeof(none)) != 0;
+}
+
+/* The same client's mount point, mounted again, or the same cache: the one before has died. */
 static bool is_predecessor(const struct session *session, const void *ctx)
 {
 	const struct frame_hello *hello = ctx;
 
-	return memcmp(session->id, hello->session, FRAME_CLIENT_LEN) == 0;
+	return memcmp(session->id, hello->session, FRAME_CLIENT_LEN) == 0 ||
+	       (has_identity(hello) && session->ps.writer == lease_writer(hello->identity));
+}
+
+/* ---- what a pool asks; its mu is held ---- */
+
+static struct session *session_of(struct pool_session *ps)
+{
+	return (struct session *)((char *)ps - offsetof(struct session, ps));
+}
+
+static void displace(struct pool_session *ps)
+{
+	struct sessions *sessions = session_of(ps)->sessions;
+
+	log_warn("a lease was taken from %s: it was not heard of in time, or was started anew",
+	    ps->holder);
+	pthread_mutex_lock(&sessions->mu);
+	if (session_of(ps)->conn)
+		peer_conn_displace(session_of(ps)->conn);
+	pthread_mutex_unlock(&sessions->mu);
+}
+
+static void noticed(struct pool_session *ps)
+{
+	struct sessions *sessions = session_of(ps)->sessions;
+
+	pthread_mutex_lock(&sessions->mu);
+	if (session_of(ps)->conn)
+		peer_conn_notice(session_of(ps)->conn);
+	pthread_mutex_unlock(&sessions->mu);
+}
+
+static const struct pool_session_ops session_ops = {.displace = displace, .noticed = noticed};
+
+/* Who it is, for others: "db1, process 123, /mnt/remote (192.0.2.7)". */
+static void init_ps(struct pool_session *ps, const struct frame_hello *hello, const char *address)
+{
+	const char *port = strrchr(address, ':');
+
+	ps->ops = &session_ops;
+	/* Without an identity of its own a client is itself as long as its mount lives. */
+	ps->writer = lease_writer(has_identity(hello) ? hello->identity : hello->session);
+	snprintf(ps->holder, sizeof(ps->holder), "%s (%.*s)", *hello->who ? hello->who : "a client",
+	    port ? (int)(port - address) : 0, address);
+}
+
+void session_tick(struct session *session, uint64_t now_ns)
+{
+	if (!atomic_load_explicit(&session->ps.heard, memory_order_relaxed))
+		return;
+	atomic_store(&session->ps.heard_ns, now_ns);
+	atomic_store(&session->ps.heard, false);
 }
 
 static int admit_new_locked(struct sessions *sessions, const struct frame_hello *hello,
-    struct pool *pool, struct session **ret_session)
+    const char *address, struct pool *pool, struct session **ret_session)
 {
 	struct session *session;
 
@@ -125,6 +187,8 @@ static int admit_new_locked(struct sessions *sessions, const struct frame_hello 
 	memcpy(session->id, hello->session, 16);
 	session->tag = sessions->next_tag++;
 	session->pool = pool;
+	session->sessions = sessions;
+	init_ps(&session->ps, hello, address);
 	session->next = sessions->first;
 	sessions->first = session;
 	sessions->count++;
@@ -132,8 +196,9 @@ static int admit_new_locked(struct sessions *sessions, const struct frame_hello 
 	return 0;
 }
 
-int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
-    struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how)
+int session_admit(struct sessions *sessions, const struct frame_hello *hello, const char *address,
+    struct pool *pool, struct peer_conn *conn, struct session **ret_session,
+    enum session_admit *ret_how)
 {
 	struct session *session, *dead = NULL;
 	int rc = 0;
@@ -144,13 +209,14 @@ int session_admit(struct sessions *sessions, const struct frame_hello *hello, st
 		dead = take_locked(sessions, is_predecessor, hello);
 	*ret_how = SESSION_NEW;
 	if (!session)
-		rc = admit_new_locked(sessions, hello, pool, &session);
+		rc = admit_new_locked(sessions, hello, address, pool, &session);
 	else if (session->pool != pool)
 		rc = -EINVAL;
 	else if (hello->epoch <= session->epoch || session->successor)
 		rc = -ESTALE;
 	if (rc == 0) {
 		session->epoch = hello->epoch;
+		atomic_store(&session->ps.heard_ns, loop_now_ns());
 		*ret_session = session;
 		if (session->conn) {
 			*ret_how = SESSION_WAIT;
@@ -182,6 +248,7 @@ static void unlink_locked(struct sessions *sessions, struct session *session)
 void session_detach(
     struct sessions *sessions, struct session *session, struct peer_conn *conn, bool end)
 {
+	session_tick(session, loop_now_ns());
 	pthread_mutex_lock(&sessions->mu);
 	if (session->successor == conn) {
 		session->successor = NULL;

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "core/frame.h"
+#include "core/lease.h"
 #include "core/pool.h"
 
 struct sessions;
@@ -44,6 +45,8 @@ struct session {
 	uint8_t id[16];
 	uint64_t tag; /* ≠ 0: pool_req.session */
 	struct pool *pool;
+	struct sessions *sessions;
+	struct pool_session ps; /* pool_req.who */
 
 	/* Of the connection's loop. */
 	struct handle **handles; /* by number */
@@ -69,11 +72,21 @@ struct sessions *sessions_create(void);
 /* Closes every handle. */
 void sessions_destroy(struct sessions *sessions);
 
-/* A connection says HELLO.  A new session ends those of the same client (frame_hello.session) that have no
- * connection: their mount has died.  0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
+/* A connection from address says HELLO.  A new session ends those of the same client (frame_hello.session,
+ * or its identity) that have no connection: their mount has died.  0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
  * sessions), -EINVAL (the session is of another pool), -ENOMEM. */
-int session_admit(struct sessions *sessions, const struct frame_hello *hello, struct pool *pool,
-    struct peer_conn *conn, struct session **ret_session, enum session_admit *ret_how);
+int session_admit(struct sessions *sessions, const struct frame_hello *hello, const char *address,
+    struct pool *pool, struct peer_conn *conn, struct session **ret_session,
+    enum session_admit *ret_how);
+
+/* Its connection has brought something: its leases stay.  Any thread. */
+static inline void session_heard(struct session *session)
+{
+	atomic_store_explicit(&session->ps.heard, true, memory_order_relaxed);
+}
+
+/* Once a second, on the loop of its connection: when that was, to the second. */
+void session_tick(struct session *session, uint64_t now_ns);
 
 /* The connection has ended and none of its requests is in flight.  end: the client said BYE: the session
  * ends, too.  Also for a connection that was still waiting. */

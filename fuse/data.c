@@ -139,6 +139,8 @@ static void write_done(struct store_req *sreq, int err)
 	struct fs_req *req = req_of(sreq);
 	struct fuse_write_out out = {.size = (uint32_t)sreq->len};
 
+	if (err == -ENOLCK)
+		fs_lease_lost(req->fs, req->node);
 	if (err) {
 		fs_reply_err(req, err);
 		return;

@@ -410,6 +410,7 @@ static void dispatch(struct fs *fs, size_t n)
 	req->handle = NULL;
 	req->node = NULL;
 	req->sreq.store = NULL;
+	req->tries = 0;
 	handle(req);
 }
 
@@ -548,6 +549,8 @@ int fs_create(
 	fs->starved.expired = starved;
 	fs->go_on.run = go_on;
 	rc = allocate(fs, err);
+	if (rc == 0)
+		rc = fs_lease_init(fs, err);
 	if (rc == 0) {
 		rc = loop_fd_add(loop, &fs->dev, EPOLLIN);
 		if (rc)
@@ -564,7 +567,7 @@ int fs_create(
 
 bool fs_idle(const struct fs *fs)
 {
-	return fs->in_flight == 0 && !fs_any_open(fs);
+	return fs->in_flight == 0 && !fs_any_open(fs) && !fs->dropping;
 }
 
 void fs_destroy(struct fs *fs)
@@ -574,6 +577,7 @@ void fs_destroy(struct fs *fs)
 	assert(fs->gone && fs->in_flight == 0);
 	if (fs->in)
 		buffer_put(fs, fs->big, fs->in);
+	fs_lease_fini(fs);
 	fs_node_drop_all(fs);
 	for (unsigned i = 0; i < 2; i++)
 		if (fs->pipe[i] >= 0)

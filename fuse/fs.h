@@ -6,7 +6,10 @@
  * loop.  A file's node id is its region's id, a file handle is its handle's number.
  *
  * Consistency is close-to-open: names are asked for at each lookup, an open drops what the kernel has
- * cached of a file if anybody else has written since.  A write has reached the pool when it returns.
+ * cached of a file if anybody else has written since, and so does a notice of the pool's while it is open.  A
+ * write has reached the pool when it returns.
+ *
+ * A file that another client writes to can't be opened for writing (EBUSY): see core/pool.h, Leases.
  */
 #ifndef REMRAM_FUSE_FS_H
 #define REMRAM_FUSE_FS_H
@@ -24,6 +27,7 @@ struct fs;
 struct fs_conf {
 	struct pool *pool; /* kept */
 	bool read_only;
+	bool shared; /* opens for writing take no lease (POOL_SHARED) */
 	uint32_t
 	    max_background; /* requests that the kernel may have in flight without a process waiting */
 	uint64_t attr_timeout_ms; /* how long the kernel may trust attributes of an open file */
@@ -66,8 +70,23 @@ struct fs_stats {
 };
 void fs_get_stats(const struct fs *fs, struct fs_stats *ret_stats);
 
-/* Calls region(ctx, name, size, opens) for every region that is open here. name is as last seen. */
-void fs_for_each_open(const struct fs *fs,
-    void (*region)(void *ctx, const char *name, uint64_t size, unsigned opens), void *ctx);
+/* A region that is open here. */
+struct fs_open_region {
+	const char *name; /* as last seen */
+	uint64_t size; /* bytes */
+	unsigned opens, writers; /* handles, and those of them that write */
+	bool lease_lost; /* to another client: those that write no longer can */
+};
+
+void fs_for_each_open(
+    const struct fs *fs, void (*region)(void *ctx, const struct fs_open_region *open), void *ctx);
+
+/* The last time that somebody else's lease or pin was in the way. */
+struct fs_refusal {
+	char name[POOL_NAME_MAX + 1];
+	char holder[POOL_HOLDER_MAX];
+	uint64_t at_ns; /* loop_now_ns(); 0: never */
+};
+const struct fs_refusal *fs_last_refusal(const struct fs *fs);
 
 #endif

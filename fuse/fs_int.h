@@ -9,8 +9,9 @@
  *   open.c    open, create, release
  *   dir.c     listings
  *   data.c    read, write, fsync, fallocate, lseek
+ *   lease.c   other clients: what they changed, what they do not let us open
  *   mount.c   mounting
- * Everything runs on one loop.
+ * Everything runs on one loop, but for one thread that tells the kernel to drop pages (lease.c).
  */
 #ifndef REMRAM_FUSE_FS_INT_H
 #define REMRAM_FUSE_FS_INT_H
@@ -18,6 +19,7 @@
 #include "core/bufpool.h"
 #include "core/log.h"
 #include "core/store.h"
+#include "core/workers.h"
 #include "fuse/abi.h"
 #include "fuse/fs.h"
 
@@ -39,14 +41,19 @@ enum {
 	FS_SESSION = 1, /* pool_req.session of a local pool; a donor gives its own */
 };
 
+enum fs_stale { FS_FRESH, FS_STALE_QUEUED, FS_STALE_DROPPING, FS_STALE_AGAIN };
+
 struct fs_node {
 	struct fs_node *next; /* hash chain */
 	uint64_t id; /* the region's */
 	uint64_t lookups; /* what the kernel will forget */
 	uint64_t size; /* bytes, as far as known */
 	uint64_t version; /* of what the kernel may have cached; 0: nothing */
-	unsigned opens;
+	unsigned opens, writers;
 	bool pinned;
+	bool lease_lost; /* since the last open for writing */
+	enum fs_stale stale; /* pages that the kernel must drop: lease.c */
+	struct fs_node *stale_next; /* while queued */
 	char *name; /* as last looked up, for status; NULL: none, or no memory was left for it */
 };
 
@@ -68,6 +75,8 @@ struct fs_req {
 	struct fs_node *node; /* valid while its file is open */
 	uint64_t off, len; /* data: what the kernel asked for */
 	uint32_t arg; /* whatever the operation wants to remember */
+	unsigned tries; /* fs_ask_again */
+	struct loop_timer again;
 	struct store_req sreq;
 	struct pool_req preq;
 	_Alignas(8) uint8_t args[FS_ARGS];
@@ -104,6 +113,14 @@ struct fs {
 	uint32_t handle_hint; /* no number from 1 to below this is free */
 	uint32_t root_mode, root_uid, root_gid;
 	int64_t root_ns;
+
+	/* Other clients (lease.c). */
+	struct workers *dropper; /* one thread */
+	struct work drop;
+	uint64_t dropping; /* the node whose pages it drops now; 0: none */
+	struct fs_node *stale, **stale_tail; /* those that wait */
+	struct fs_refusal refusal;
+	struct log_limit refusal_limit, lost_limit;
 };
 
 /* ---- dev.c ---- */
@@ -156,6 +173,18 @@ void fs_fill_root(struct fs *fs, struct fuse_attr *ret_attr);
 void fs_fill_entry(struct fs *fs, const struct region_attr *attr, struct fuse_entry_out *ret_entry);
 /* The NUL-terminated name at `in` (room bytes follow), or NULL if it has no end. */
 const char *fs_name(const char *in, size_t room);
+
+/* ---- lease.c ---- */
+
+int fs_lease_init(struct fs *fs, struct err *err);
+void fs_lease_fini(struct fs *fs);
+/* The node is about to be freed. */
+void fs_stale_forget(struct fs *fs, struct fs_node *node);
+/* req->preq ended with err.  True: it is asked again in a moment, since what is in the way may be about to
+ * go.  If it is -EBUSY for good, that is logged. */
+bool fs_ask_again(struct fs_req *req, int err);
+/* A write failed with -ENOLCK. */
+void fs_lease_lost(struct fs *fs, struct fs_node *node);
 
 /* ---- open.c ---- */
 

@@ -150,6 +150,8 @@ static void attr_done(struct pool_req *preq, int err)
 {
 	struct fs_req *req = fs_req_of_pool(preq);
 
+	if (fs_ask_again(req, err))
+		return;
 	if (err)
 		fs_reply_err(req, err);
 	else

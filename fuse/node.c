@@ -87,6 +87,7 @@ void fs_node_forget(struct fs *fs, uint64_t id, uint64_t lookups)
 		return;
 	*link = node->next;
 	fs->node_count--;
+	fs_stale_forget(fs, node);
 	destroy(node);
 }
 
@@ -103,13 +104,23 @@ void fs_node_drop_all(struct fs *fs)
 	fs->node_count = 0;
 }
 
-void fs_for_each_open(const struct fs *fs,
-    void (*region)(void *ctx, const char *name, uint64_t size, unsigned opens), void *ctx)
+void fs_for_each_open(
+    const struct fs *fs, void (*region)(void *ctx, const struct fs_open_region *open), void *ctx)
 {
-	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++)
-		for (struct fs_node *node = fs->nodes[i]; node; node = node->next)
+	for (unsigned i = 0; i < FS_NODE_BUCKETS; i++) {
+		for (struct fs_node *node = fs->nodes[i]; node; node = node->next) {
+			struct fs_open_region open = {
+			    .name = name_of(node),
+			    .size = node->size,
+			    .opens = node->opens,
+			    .writers = node->writers,
+			    .lease_lost = node->lease_lost,
+			};
+
 			if (node->opens)
-				region(ctx, name_of(node), node->size, node->opens);
+				region(ctx, &open);
+		}
+	}
 }
 
 int fs_pin(struct fs *fs, uint64_t id, bool on)

@@ -65,6 +65,13 @@ static unsigned access_of(uint32_t flags)
 	}
 }
 
+static unsigned open_flags(const struct fs *fs, uint32_t flags)
+{
+	unsigned access = access_of(flags);
+
+	return access | (fs->conf.shared && access & POOL_WRITE ? POOL_SHARED : 0);
+}
+
 /* What the kernel is told of an open file; counts the open. */
 static void opened(struct fs_req *req, bool keep_cache, struct fuse_open_out *ret_out)
 {
@@ -82,6 +89,10 @@ static void opened(struct fs_req *req, bool keep_cache, struct fuse_open_out *re
 		ret_out->open_flags |= FOPEN_DIRECT_IO;
 	if (node) {
 		node->opens++;
+		if (preq->ret_handle->flags & POOL_WRITE) {
+			node->writers++;
+			node->lease_lost = false;
+		}
 		node->size = preq->attr.size;
 		node->version = preq->attr.version;
 	}
@@ -92,6 +103,8 @@ static void open_done(struct pool_req *preq, int err)
 	struct fs_req *req = fs_req_of_pool(preq);
 	struct fuse_open_out out;
 
+	if (fs_ask_again(req, err))
+		return;
 	if (err) {
 		free_number(req->fs, req->len);
 		fs_reply_err(req, err);
@@ -116,7 +129,7 @@ enum fs_verdict fs_open(struct fs_req *req)
 	}
 	req->arg = in->flags;
 	req->len = number;
-	req->preq.flags = access_of(in->flags) | (node && node->pinned ? POOL_PIN : 0);
+	req->preq.flags = open_flags(req->fs, in->flags) | (node && node->pinned ? POOL_PIN : 0);
 	req->preq.number = number;
 	req->preq.version = node ? node->version : 0;
 	pool_submit(req->fs->pool, &req->preq);
@@ -171,7 +184,7 @@ enum fs_verdict fs_create_file(struct fs_req *req)
 	}
 	req->arg = in->flags;
 	req->len = number;
-	req->preq.flags = access_of(in->flags) | POOL_EXCLUSIVE;
+	req->preq.flags = open_flags(req->fs, in->flags) | POOL_EXCLUSIVE;
 	req->preq.number = number;
 	req->preq.attr.mode = in->mode & 01777;
 	req->preq.attr.uid = req->uid;
@@ -201,6 +214,8 @@ enum fs_verdict fs_release(struct fs_req *req)
 	free_number(req->fs, in->fh);
 	if (node && node->opens)
 		node->opens--;
+	if (node && node->writers && handle->flags & POOL_WRITE)
+		node->writers--;
 	req->preq.handle = handle;
 	pool_submit(req->fs->pool, &req->preq);
 	return FS_TAKEN;

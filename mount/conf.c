@@ -5,7 +5,8 @@
  * Besides its own options the table knows what mount(8) and people's fstab lines pass to every file
  * system: the flags of mount(2), which are handed on, and words that mean something to others
  * (_netdev, nofail, x-*), which are passed over.  libmount takes "loop=" for itself and tries to put
- * the source on a loop device; hence "attach=", the same under a name that reaches us.
+ * the source on a loop device; hence "attach=", the same under a name that reaches us.  So it does with "shared",
+ * which it takes for the mount's propagation; hence "nolease".
  */
 #include "mount/conf.h"
 
@@ -114,6 +115,13 @@ static const struct opt table[] = {
 	 .help = "the same as loop=NAME, under a name that mount(8) does not take for itself"},
 	{.name = "mlock", .type = OPT_FLAG, AT(lock_memory),
 	 .help = "keep all of the daemon in memory; implied by swap and loop"},
+
+	{.type = OPT_HEADING, .help = "Other clients"},
+	{.name = "shared", .type = OPT_CONST, .value = 1, AT(shared),
+	 .help = "several such mounts may write to a region at once; otherwise one mount does at a time; "
+		 "through mount(8) write nolease"},
+	{.name = "nolease", .type = OPT_CONST, .value = 1, AT(shared),
+	 .help = "the same as shared, under a name that mount(8) does not take for itself"},
 
 	{.type = OPT_HEADING, .help = "When the donor is lost"},
 	{.name = "hard", .type = OPT_CONST, .value = 0, AT(soft),

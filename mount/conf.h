@@ -33,6 +33,7 @@ struct mount_conf {
 
 	/* How the mount behaves. */
 	bool read_only;
+	bool shared; /* writes beside other clients, without leases */
 	bool soft; /* a lost donor fails requests after timeo_ms; else they wait */
 	uint64_t timeo_ms;
 	uint64_t attr_timeout_ms; /* how long the kernel may trust names and attributes */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,15 +68,27 @@ static const char *client_name(const struct daemon *daemon, char *buf, size_t ro
 	return buf;
 }
 
+/* What others are told when this mount is in their way. */
+static const char *client_who(const struct daemon *daemon, char *buf, size_t room)
+{
+	char host[HOST_NAME_MAX + 1] = "?";
+
+	gethostname(host, sizeof(host));
+	host[sizeof(host) - 1] = 0;
+	snprintf(buf, room, "%s, process %d, %s", host, (int)getpid(), daemon->conf->dir);
+	return buf;
+}
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
-	char client[PATH_MAX + 64];
+	char client[PATH_MAX + 64], who[PATH_MAX + 128];
 	struct peer_conf conf = {
 	    .host = source->host,
 	    .port = source->port,
 	    .pool = source->pool,
 	    .client = client_name(daemon, client, sizeof(client)),
+	    .who = client_who(daemon, who, sizeof(who)),
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
 	    .ready = pool_ready,
@@ -156,6 +169,7 @@ static int mount_it(struct daemon *daemon, struct err *err)
 	struct fs_conf fs_conf = {
 	    .pool = daemon->pool,
 	    .read_only = conf->read_only,
+	    .shared = conf->shared,
 	    .max_background = conf->max_background,
 	    .attr_timeout_ms = conf->attr_timeout_ms,
 	    .touch = conf->lock_memory,

@@ -90,16 +90,48 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	    (unsigned long long)status.bytes_out, status.in_flight);
 }
 
-static void put_region(void *ctx, const char *name, uint64_t size, unsigned opens)
+/* "held": this mount writes, nobody else does; "shared": others may; "lost": it wrote. */
+static const char *lease_of(const struct daemon *daemon, const struct fs_open_region *open)
 {
-	struct text *text = ctx;
+	if (open->lease_lost)
+		return "lost";
+	if (!open->writers)
+		return "none";
+	return daemon->conf->shared ? "shared" : "held";
+}
+
+struct region_text {
+	struct text *text;
+	const struct daemon *daemon;
+};
+
+static void put_region(void *ctx, const struct fs_open_region *open)
+{
+	const struct region_text *rt = ctx;
+	struct text *text = rt->text;
 
 	/* What follows the list must still fit. */
 	if (text->room - text->used < 4096)
 		return;
 	put(text, "%s{\"name\":", text->buf[text->used - 1] == '[' ? "" : ",");
-	put_string(text, name);
-	put(text, ",\"size\":%llu,\"open\":%u}", (unsigned long long)size, opens);
+	put_string(text, open->name);
+	put(text, ",\"size\":%llu,\"open\":%u,\"lease\":\"%s\"}", (unsigned long long)open->size,
+	    open->opens, lease_of(rt->daemon, open));
+}
+
+/* The last time that another client was in the way. */
+static void put_refusal(struct text *text, const struct daemon *daemon)
+{
+	const struct fs_refusal *refusal = fs_last_refusal(daemon->fs);
+
+	if (!refusal->at_ns)
+		return;
+	put(text, "\"busy\":{\"region\":");
+	put_string(text, refusal->name);
+	put(text, ",\"holder\":");
+	put_string(text, refusal->holder);
+	put(text, ",\"since_ms\":%llu},",
+	    (unsigned long long)((loop_now_ns() - refusal->at_ns) / 1000000));
 }
 
 /* Resident memory, from /proc/self/statm, without stdio's buffers. */
@@ -121,6 +153,7 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 {
 	struct daemon *daemon = ctx;
 	struct text text = {buf, room, 0};
+	struct region_text regions = {&text, daemon};
 	struct fs_stats fs;
 
 	fs_get_stats(daemon->fs, &fs);
@@ -136,8 +169,9 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	    "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld}"
 	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
+	put_refusal(&text, daemon);
 	put(&text, "\"regions\":[");
-	fs_for_each_open(daemon->fs, put_region, &text);
+	fs_for_each_open(daemon->fs, put_region, &regions);
 	put(&text, "]}");
 	return text.used;
 }

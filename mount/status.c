@@ -188,6 +188,21 @@ static const struct runstate_device *device_of(const struct runstate *state, con
 	return NULL;
 }
 
+static const char *lease_text(const struct json *region)
+{
+	static const char *const texts[][2] = {
+	    {"held", ", lease held"},
+	    {"shared", ", shared with other writers"},
+	    {"lost", ", LEASE LOST to another client"},
+	};
+	const char *lease = json_string(json_find(region, "lease"), "none");
+
+	for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		if (!strcmp(lease, texts[i][0]))
+			return texts[i][1];
+	return "";
+}
+
 static void print_regions(const struct json *regions, const struct status *status, FILE *out)
 {
 	const struct json *region;
@@ -199,10 +214,20 @@ static void print_regions(const struct json *regions, const struct status *statu
 		/* Those on a loop device have their own line. */
 		if (device_of(&status->state, name))
 			continue;
-		fprintf(out, LABEL "%s, %s, open %.0f %s\n", "region", name,
+		fprintf(out, LABEL "%s, %s, open %.0f %s%s\n", "region", name,
 		    size_format((uint64_t)json_number(json_find(region, "size"), 0), size), opens,
-		    opens > 1 ? "times" : "time");
+		    opens > 1 ? "times" : "time", lease_text(region));
 	}
+}
+
+static void print_busy(const struct json *busy, FILE *out)
+{
+	char text[STATUS_TIME_MAX];
+
+	fprintf(out, LABEL "%s: refused %s ago, since it is being written to by %s\n", "busy",
+	    json_string(json_find(busy, "region"), "?"),
+	    status_time(json_number(json_find(busy, "since_ms"), 0) * 1000, text),
+	    json_string(json_find(busy, "holder"), "?"));
 }
 
 static void print_device(const struct status *status, const struct runstate_device *dev, FILE *out)
@@ -228,7 +253,7 @@ static void print_device(const struct status *status, const struct runstate_devi
 static void print_daemon(const struct status *status, FILE *out)
 {
 	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
-	    "requests", "in_flight", "fuse", "regions", "memory"};
+	    "requests", "in_flight", "fuse", "regions", "memory", "busy"};
 	const struct json *doc = status->daemon, *member;
 
 	print_process(status, out);
@@ -239,6 +264,8 @@ static void print_daemon(const struct status *status, FILE *out)
 	if (json_find(doc, "fuse"))
 		print_fuse(json_find(doc, "fuse"), out);
 	print_regions(json_find(doc, "regions"), status, out);
+	if (json_find(doc, "busy"))
+		print_busy(json_find(doc, "busy"), out);
 	for (member = json_first(doc); member; member = json_next(member)) {
 		const char *name = json_name(member);
 		unsigned i, count = sizeof(known) / sizeof(known[0]);

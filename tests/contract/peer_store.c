@@ -183,7 +183,8 @@ static void place_crash(struct contract_stack *stack)
 }
 
 static const struct contract_factory *const factories[] = {
-    &(struct contract_factory){"peer-ram", CONTRACT_SPARSE | CONTRACT_PIPES, ram_create, place_destroy, NULL},
+    &(struct contract_factory){
+	"peer-ram", CONTRACT_SPARSE | CONTRACT_PIPES, ram_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-disk", CONTRACT_SPARSE, disk_create, place_destroy, place_crash},
     &(struct contract_factory){"peer-late", CONTRACT_SPARSE, late_create, place_destroy, NULL},

@@ -142,9 +142,14 @@ START_TEST(half_a_write)
 	begin(pools[_i]);
 	for (unsigned i = 0; i < FEW; i++) {
 		uint8_t header[FRAME_REQ_LEN];
+		struct pool_req create = {.op = POOL_CREATE,
+		    .name = "half",
+		    .flags = POOL_WRITE | POOL_SHARED,
+		    .number = 1,
+		    .attr.mode = 0600};
 
 		raw_open(&slow[i], donor.port, pools[_i], 100 + i, 1);
-		raw_create(&slow[i], "half", 1);
+		ck_assert_int_eq(raw_control(&slow[i], &create, 0, 0), 0);
 		frame_req_put(header,
 		    &(struct frame_req){
 			.op = FRAME_WRITE, .handle = 1, .len = MIB, .payload = MIB, .id = 50});

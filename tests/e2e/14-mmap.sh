@@ -6,10 +6,10 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse sqlite3
 donor_start ram=memory:?size=2G disk="file:$T/pool?size=256M"
-mount_pool ram "$T/ram"
-mount_pool disk "$T/disk"
-mount_pool ram "$T/other-ram"
-mount_pool disk "$T/other-disk"
+mount_pool ram "$T/ram" -o shared
+mount_pool disk "$T/disk" -o shared
+mount_pool ram "$T/other-ram" -o shared
+mount_pool disk "$T/other-disk" -o shared
 
 for pool in ram disk; do
 	M=$T/$pool

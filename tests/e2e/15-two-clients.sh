@@ -9,8 +9,8 @@ donor_start ram=memory:?size=64M disk="file:$T/pool?size=64M"
 
 for pool in ram disk; do
 	A=$T/$pool-a B=$T/$pool-b
-	mount_pool $pool "$A"
-	mount_pool $pool "$B"
+	mount_pool $pool "$A" -o shared
+	mount_pool $pool "$B" -o shared
 	daemon=$(daemon_pid "$A")
 	[[ $daemon != "$(daemon_pid "$B")" ]] || fail "both mounts are served by process $daemon"
 

@@ -28,6 +28,10 @@ descriptors() {
 	find "/proc/$1/fd" -mindepth 1 | wc -l
 }
 
+# The connection makes its pipe with the first long payload.
+run dd if=/dev/urandom of="$M/big" bs=1M count=1 conv=fsync
+run dd if="$M/big" of=/dev/null bs=1M iflag=direct
+
 step "large and many requests: the client's memory stays below 64 MiB"
 # Both are used by what eval runs below.
 # shellcheck disable=SC2034

@@ -38,6 +38,8 @@ static void extents(const uint8_t *body, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct frame_welcome welcome;
+	struct pool_notice notice;
+	char text[POOL_HOLDER_MAX];
 	struct frame_rep rep;
 	const char *why;
 	uint8_t *body;
@@ -55,6 +57,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		control((enum pool_op)data[0], rep.flags, body, rep.payload);
 	else if (data[0] == POOL_OPS)
 		extents(body, rep.payload);
+	else if (rep.id == FRAME_ID_NOTICE)
+		frame_notice_get(body, rep.payload, &notice);
+	else if (rep.status)
+		frame_text_get(text, sizeof(text), body, rep.payload);
 	else
 		frame_welcome_get(body, rep.payload, &welcome);
 	free(body);

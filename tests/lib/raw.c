@@ -31,6 +31,7 @@ void raw_connect(struct raw *raw, uint16_t port)
 	ck_assert_msg(connect(raw->fd, (struct sockaddr *)&sa, sizeof(sa)) == 0, "connect: %s",
 	    strerror(errno));
 	raw->next_id = 1;
+	raw->notices = 0;
 }
 
 void raw_close(struct raw *raw)
@@ -87,7 +88,7 @@ static bool recv_all(struct raw *raw, uint8_t *buf, size_t len)
 	return true;
 }
 
-bool raw_recv(struct raw *raw)
+static bool recv_frame(struct raw *raw)
 {
 	uint8_t header[FRAME_REP_LEN];
 	const char *why;
@@ -96,7 +97,39 @@ bool raw_recv(struct raw *raw)
 		return false;
 	ck_assert_msg(frame_rep_get(header, &raw->rep, &why) == 0, "bad reply: %s", why);
 	raw->data[raw->rep.payload] = 0;
-	return recv_all(raw, raw->data, raw->rep.payload);
+	if (!recv_all(raw, raw->data, raw->rep.payload))
+		return false;
+	if (raw->rep.id == FRAME_ID_NOTICE) {
+		ck_assert_uint_eq(raw->rep.op, FRAME_NOTICE);
+		ck_assert_int_eq(frame_notice_get(raw->data, raw->rep.payload, &raw->notice), 0);
+		raw->notices++;
+	}
+	return true;
+}
+
+bool raw_recv(struct raw *raw)
+{
+	do
+		if (!recv_frame(raw))
+			return false;
+	while (raw->rep.id == FRAME_ID_NOTICE);
+	return true;
+}
+
+void raw_notices(struct raw *raw, unsigned count)
+{
+	while (raw->notices < count) {
+		ck_assert(recv_frame(raw));
+		ck_assert_uint_eq(raw->rep.id, FRAME_ID_NOTICE);
+	}
+	ck_assert_uint_eq(raw->notices, count);
+}
+
+void raw_notice_ack(struct raw *raw)
+{
+	struct frame_req ack = {.op = FRAME_NOTICE, .off = raw->notice.id};
+
+	ck_assert_int_eq(raw_ask(raw, ack, NULL, 0), 0);
 }
 
 int raw_ask(struct raw *raw, struct frame_req frame, const void *body, size_t len)

@@ -17,6 +17,8 @@
 struct raw {
 	int fd;
 	uint64_t next_id;
+	unsigned notices; /* received; raw_recv passes them over */
+	struct pool_notice notice; /* the last one */
 	struct frame_rep rep; /* the last reply, and its payload */
 	uint8_t data[FRAME_DATA_MAX + 1]; /* a NUL follows */
 };
@@ -28,8 +30,12 @@ void raw_close(struct raw *raw);
 bool raw_bytes(struct raw *raw, const void *bytes, size_t len);
 /* Sends a frame; payload is set from len, id from next_id if it is 0.  The id. */
 uint64_t raw_send(struct raw *raw, struct frame_req frame, const void *body, size_t len);
-/* Receives a reply into rep and data; false: the connection has ended. */
+/* Receives a reply into rep and data; false: the connection has ended.  NOTICEs are counted. */
 bool raw_recv(struct raw *raw);
+/* Waits until `count` NOTICEs have come in all: nothing else may come but them. */
+void raw_notices(struct raw *raw, unsigned count);
+/* Acknowledges the last one. */
+void raw_notice_ack(struct raw *raw);
 /* The two together, for one frame that is answered: the status as -errno.  Unasked replies to PING are
  * passed over. */
 int raw_ask(struct raw *raw, struct frame_req frame, const void *body, size_t len);

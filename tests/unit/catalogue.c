@@ -76,7 +76,7 @@ static uint64_t put(struct catalogue *cat, const char *name)
 	struct region_attr attr = {.mode = 0600};
 
 	OK(catalogue_next_id(cat, &attr.id, &err));
-	OK(catalogue_put(cat, name, &attr, &err));
+	OK(catalogue_put(cat, name, &attr, &(struct catalogue_writer){0}, &err));
 	return attr.id;
 }
 
@@ -164,14 +164,15 @@ START_TEST(refusals)
 	struct catalogue *cat = open_pool("p");
 	struct model model = {0};
 	struct region_attr attr = {.id = 900, .mode = 0600};
+	struct catalogue_writer writer = {0};
 	char long_name[300];
 	uint64_t a = put(cat, "a"), b = put(cat, "b");
 
 	memset(long_name, 'x', sizeof(long_name) - 1);
 	long_name[sizeof(long_name) - 1] = '\0';
-	ck_assert_int_eq(catalogue_put(cat, "a", &attr, &err), -EEXIST);
+	ck_assert_int_eq(catalogue_put(cat, "a", &attr, &writer, &err), -EEXIST);
 	ck_assert_msg(strstr(err.text, "p.db has a region of that name already"), "%s", err.text);
-	ck_assert_int_eq(catalogue_put(cat, long_name, &attr, &err), -EINVAL);
+	ck_assert_int_eq(catalogue_put(cat, long_name, &attr, &writer, &err), -EINVAL);
 	ck_assert_int_eq(catalogue_remove(cat, 900, &err), -ENOENT);
 	ck_assert_int_eq(catalogue_rename(cat, 900, "z", 0, NULL, &err), -ENOENT);
 	ck_assert_int_eq(catalogue_rename(cat, a, "b", 0, NULL, &err), -EEXIST);
@@ -458,9 +459,9 @@ START_TEST(foreign_files)
 	char path[100];
 
 	catalogue_close(open_pool("p"));
-	meddle("PRAGMA user_version = 2");
+	meddle("PRAGMA user_version = 3");
 	open_fails(
-	    state, -EUCLEAN, "is from a newer version of remram (schema 2, this one knows 1)");
+	    state, -EUCLEAN, "is from a newer version of remram (schema 3, this one knows 2)");
 	ck_assert_ptr_nonnull(strstr(err.text, "p.db"));
 	meddle("PRAGMA user_version = 1; PRAGMA application_id = 7");
 	open_fails(state, -EUCLEAN, "p.db is not a catalogue of remram");

@@ -18,6 +18,7 @@ struct model_region {
 	uint64_t id; /* 0: free */
 	char name[256];
 	struct region_attr attr;
+	struct catalogue_writer writer;
 	struct {
 		bool set;
 		size_t len;
@@ -37,6 +38,7 @@ struct op {
 	uint64_t id, other_id;
 	char name[256], other_name[256];
 	struct region_attr attr;
+	struct catalogue_writer writer;
 	unsigned xattr;
 	size_t len;
 	uint8_t seed;
@@ -93,6 +95,13 @@ static void random_attr(struct region_attr *attr)
 	attr->gid = UINT32_MAX;
 }
 
+static void random_writer(struct catalogue_writer *writer)
+{
+	writer->writer = (uint64_t)random() << 33 | (uint64_t)random();
+	writer->base = (uint64_t)random();
+	writer->writing = random() & 1;
+}
+
 static struct model_region *random_region(struct model *model)
 {
 	struct model_region *used[REGIONS];
@@ -120,6 +129,7 @@ static void random_op(struct model *model, struct op *op)
 		op->kind = RENAME;
 	random_name(model, op->name);
 	random_attr(&op->attr);
+	random_writer(&op->writer);
 	op->xattr = (unsigned)random() % XATTRS;
 	op->len = random() % 30 ? (size_t)(random() % 200) : VALUE_MAX;
 	op->seed = (uint8_t)random();
@@ -148,6 +158,7 @@ static void model_apply(struct model *model, const struct op *op)
 		/* fall through */
 	case CHANGE:
 		region->attr = op->attr;
+		region->writer = op->writer;
 		/* fall through */
 	case RENAME:
 		strcpy(region->name, op->name);
@@ -179,7 +190,7 @@ static int catalogue_apply(struct catalogue *cat, const struct op *op, struct er
 	switch (op->kind) {
 	case CREATE:
 	case CHANGE:
-		return catalogue_put(cat, op->name, &op->attr, err);
+		return catalogue_put(cat, op->name, &op->attr, &op->writer, err);
 	case REMOVE:
 		return catalogue_remove(cat, op->id, err);
 	case RENAME:
@@ -202,7 +213,8 @@ struct comparison {
 	bool equal;
 };
 
-static void compare_region(void *ctx, const char *name, const struct region_attr *attr)
+static void compare_region(void *ctx, const char *name, const struct region_attr *attr,
+    const struct catalogue_writer *writer)
 {
 	struct comparison *cmp = ctx;
 	const struct model_region *region = model_find(cmp->model, attr->id);
@@ -212,7 +224,9 @@ static void compare_region(void *ctx, const char *name, const struct region_attr
 	    attr->version != region->attr.version || attr->mode != region->attr.mode ||
 	    attr->uid != region->attr.uid || attr->gid != region->attr.gid ||
 	    attr->atime_ns != region->attr.atime_ns || attr->mtime_ns != region->attr.mtime_ns ||
-	    attr->ctime_ns != region->attr.ctime_ns || attr->nlink != 1)
+	    attr->ctime_ns != region->attr.ctime_ns || attr->nlink != 1 ||
+	    writer->writer != region->writer.writer || writer->base != region->writer.base ||
+	    writer->writing != region->writer.writing)
 		cmp->equal = false;
 }
 

@@ -117,7 +117,7 @@ START_TEST(bad_request_headers)
 		ck_assert_ptr_nonnull(strstr(why, "reserved"));
 	}
 	for (unsigned op = 0; op < 256; op++) {
-		bool known = (op >= FRAME_HELLO && op <= FRAME_BYE) ||
+		bool known = (op >= FRAME_HELLO && op <= FRAME_NOTICE) ||
 			     (op >= FRAME_LOOKUP && op <= FRAME_REMOVEXATTR) ||
 			     (op >= FRAME_READ && op <= FRAME_EXTENTS);
 
@@ -210,6 +210,7 @@ START_TEST(control_payload_limits)
 	req_bad((struct frame_req){.op = FRAME_HELLO, .payload = FRAME_HELLO_MAX + 1}, "too long");
 	req_bad((struct frame_req){.op = FRAME_PING, .payload = 1}, "payload");
 	req_bad((struct frame_req){.op = FRAME_BYE, .payload = 1}, "payload");
+	req_bad((struct frame_req){.op = FRAME_NOTICE, .payload = 1}, "payload");
 }
 END_TEST
 
@@ -239,7 +240,7 @@ START_TEST(bad_reply_headers)
 	/* A request is no reply and the other way round. */
 	frame_req_put(request, &a_write);
 	ck_assert_int_eq(frame_rep_get(request, &rep, &why), -EPROTO);
-	ck_assert_str_eq(rep_verdict((struct frame_rep){.op = 4}), "unknown operation");
+	ck_assert_str_eq(rep_verdict((struct frame_rep){.op = 5}), "unknown operation");
 	ck_assert_str_eq(rep_verdict((struct frame_rep){.op = 255}), "unknown operation");
 	ck_assert_ptr_null(rep_verdict((struct frame_rep){.op = FRAME_READ, .payload = 1 << 20}));
 	ck_assert_str_eq(
@@ -264,15 +265,23 @@ END_TEST
 #define HELLO_HEX \
 	"52 4d 52 4d  01 00  03 00  00 00 00 00 00 00 00 80" \
 	"00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f" \
-	"2a 00 00 00 00 00 00 00  03 00 72 61 6d"
+	"2a 00 00 00 00 00 00 00" \
+	"80 81 82 83 84 85 86 87 88 89 8a 8b 8c 8d 8e 8f" \
+	"03 00 72 61 6d  02 00 c3 a9"
 
 static struct frame_hello a_hello(void)
 {
-	struct frame_hello hello = {
-	    .version_min = 1, .version_max = 3, .features = 1ull << 63, .epoch = 42, .pool = "ram"};
+	struct frame_hello hello = {.version_min = 1,
+	    .version_max = 3,
+	    .features = 1ull << 63,
+	    .epoch = 42,
+	    .pool = "ram",
+	    .who = "é"};
 
-	for (unsigned i = 0; i < 16; i++)
+	for (unsigned i = 0; i < 16; i++) {
 		hello.session[i] = (uint8_t)i;
+		hello.identity[i] = (uint8_t)(0x80 + i);
+	}
 	return hello;
 }
 
@@ -301,14 +310,21 @@ START_TEST(hello_pool_names)
 	size_t len;
 
 	memset(in.pool, 'p', FRAME_POOL_NAME_MAX);
+	memset(in.who, 'w', FRAME_WHO_MAX);
 	len = frame_hello_put(buf, &in);
 	ck_assert_uint_eq(len, FRAME_HELLO_MAX);
 	ck_assert_int_eq(frame_hello_get(buf, len, &out), 0);
 	ck_assert_str_eq(out.pool, in.pool);
-	buf[40]++; /* one byte longer than a pool's name can be, and it is there */
-	buf[len] = 'p';
+	ck_assert_str_eq(out.who, in.who);
+	buf[122]++; /* one byte longer than the text can be, and it is there */
+	buf[len] = 'w';
 	ck_assert_int_eq(frame_hello_get(buf, len + 1, &out), -EPROTO);
-	buf[41] = 0xff;
+	buf[122]--;
+	buf[56]++; /* the same of the pool's name */
+	memmove(buf + 123, buf + 122, len - 122);
+	buf[122] = 'p';
+	ck_assert_int_eq(frame_hello_get(buf, len + 1, &out), -EPROTO);
+	buf[57] = 0xff;
 	ck_assert_int_eq(frame_hello_get(buf, len + 1, &out), -EPROTO);
 
 	in = a_hello();
@@ -319,15 +335,56 @@ START_TEST(hello_pool_names)
 	/* A NUL within the name would make it another name. */
 	in = a_hello();
 	len = frame_hello_put(buf, &in);
-	buf[43] = 0;
+	buf[59] = 0;
 	ck_assert_int_eq(frame_hello_get(buf, len, &out), -EPROTO);
+}
+END_TEST
+
+/* What a client says of itself ends in other people's logs. */
+START_TEST(hello_texts)
+{
+	struct frame_hello in = a_hello(), out;
+	uint8_t buf[FRAME_HELLO_MAX];
+	size_t len;
+	char text[5];
+
+	strcpy(in.who, "a\nb\x1b[1m\x7f");
+	len = frame_hello_put(buf, &in);
+	ck_assert_int_eq(frame_hello_get(buf, len, &out), 0);
+	ck_assert_str_eq(out.who, "a?b?[1m?");
+	buf[len - 8] = 0;
+	ck_assert_int_eq(frame_hello_get(buf, len, &out), 0);
+	ck_assert_str_eq(out.who, "??b?[1m?");
+	frame_text_get(text, sizeof(text), "longer than that", 16);
+	ck_assert_str_eq(text, "long");
+}
+END_TEST
+
+START_TEST(notice)
+{
+	struct pool_notice in = {.id = 7, .version = 0x0102, .size = 1 << 20}, out;
+	uint8_t buf[FRAME_NOTICE_LEN + 1] = {0};
+	size_t len = frame_notice_put(buf, &in);
+
+	hex_expect("NOTICE", buf, len,
+	    "07 00 00 00 00 00 00 00  02 01 00 00 00 00 00 00  00 00 10 00 00 00 00 00");
+	ck_assert_int_eq(frame_notice_get(buf, len, &out), 0);
+	ck_assert_mem_eq(&in, &out, sizeof(in));
+	for (size_t cut = 0; cut < len; cut++)
+		ck_assert_int_eq(frame_notice_get(buf, cut, &out), -EPROTO);
+	ck_assert_int_eq(frame_notice_get(buf, len + 1, &out), -EPROTO);
+	buf[23] = 0x80;
+	ck_assert_int_eq(frame_notice_get(buf, len, &out), -EPROTO);
 }
 END_TEST
 
 START_TEST(welcome)
 {
-	struct frame_welcome in = {
-	    .version = 1, .features = 2, .size_max = 8ull << 30, .in_flight_max = 1024};
+	struct frame_welcome in = {.version = 1,
+	    .features = 2,
+	    .size_max = 8ull << 30,
+	    .in_flight_max = 1024,
+	    .lease_ms = 30000};
 	struct frame_welcome out = {0};
 	uint8_t buf[FRAME_WELCOME_LEN + 1] = {0};
 
@@ -340,12 +397,13 @@ START_TEST(welcome)
 	    "11 11 11 11 11 11 11 11 11 11 11 11 11 11 11 11"
 	    "22 22 22 22 22 22 22 22 22 22 22 22 22 22 22 22"
 	    "33 33 33 33 33 33 33 33 33 33 33 33 33 33 33 33"
-	    "00 00 00 00 02 00 00 00  00 00 00 00 00 00 00 00");
+	    "00 00 00 00 02 00 00 00  30 75 00 00 00 00 00 00");
 	ck_assert_int_eq(frame_welcome_get(buf, FRAME_WELCOME_LEN, &out), 0);
 	ck_assert_uint_eq(out.version, 1);
 	ck_assert_uint_eq(out.features, 2);
 	ck_assert_uint_eq(out.size_max, 8ull << 30);
 	ck_assert_uint_eq(out.in_flight_max, 1024);
+	ck_assert_uint_eq(out.lease_ms, 30000);
 	ck_assert_mem_eq(out.instance, in.instance, 16);
 	ck_assert_mem_eq(out.boot, in.boot, 16);
 	ck_assert_mem_eq(out.pool_uuid, in.pool_uuid, 16);
@@ -421,8 +479,8 @@ START_TEST(errors)
 	} pairs[] = {{EPERM, 1}, {ENOENT, 2}, {EINTR, 4}, {EIO, 5}, {E2BIG, 7}, {EBADF, 9},
 	    {EAGAIN, 11}, {ENOMEM, 12}, {EACCES, 13}, {EBUSY, 16}, {EEXIST, 17}, {EINVAL, 22},
 	    {EFBIG, 27}, {ENOSPC, 28}, {EROFS, 30}, {ERANGE, 34}, {ENAMETOOLONG, 36}, {ENODATA, 61},
-	    {EPROTO, 71}, {EPROTONOSUPPORT, 93}, {EOPNOTSUPP, 95}, {ESHUTDOWN, 108}, {ESTALE, 116},
-	    {EDQUOT, 122}};
+	    {ENOLCK, 37}, {EPROTO, 71}, {EPROTONOSUPPORT, 93}, {EOPNOTSUPP, 95}, {ESHUTDOWN, 108},
+	    {ESTALE, 116}, {EDQUOT, 122}};
 	const unsigned count = sizeof(pairs) / sizeof(pairs[0]);
 	unsigned found = 0;
 
@@ -516,6 +574,8 @@ int main(void)
 	tcase_add_test(tc, bad_reply_headers);
 	tcase_add_test(tc, hello);
 	tcase_add_test(tc, hello_pool_names);
+	tcase_add_test(tc, hello_texts);
+	tcase_add_test(tc, notice);
 	tcase_add_test(tc, welcome);
 	tcase_add_test(tc, attributes);
 	tcase_add_test(tc, errors);

@@ -182,8 +182,8 @@ START_TEST(unknown_flags)
 		enum pool_op op;
 		unsigned allowed;
 	} known[] = {
-	    {POOL_CREATE, POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN},
-	    {POOL_OPEN, POOL_READ | POOL_WRITE | POOL_PIN},
+	    {POOL_CREATE, POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN | POOL_SHARED},
+	    {POOL_OPEN, POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED | POOL_REOPEN},
 	    {POOL_RENAME, POOL_NOREPLACE | POOL_EXCHANGE},
 	    {POOL_SETXATTR, POOL_XATTR_CREATE | POOL_XATTR_REPLACE},
 	    {POOL_SETATTR, 127},
@@ -277,8 +277,8 @@ END_TEST
 
 START_TEST(operations_without_a_pool)
 {
-	static const uint8_t ops[] = {
-	    0, FRAME_HELLO, FRAME_PING, FRAME_BYE, 4, 15, 30, FRAME_READ, FRAME_EXTENTS, 255};
+	static const uint8_t ops[] = {0, FRAME_HELLO, FRAME_PING, FRAME_BYE, FRAME_NOTICE, 15, 30,
+	    FRAME_READ, FRAME_EXTENTS, 255};
 
 	for (unsigned i = 0; i < sizeof(ops); i++) {
 		struct frame_req frame = {.op = ops[i]};

@@ -99,8 +99,8 @@ static const char *random_name(char buf[POOL_NAME_MAX + 1])
 static unsigned some_flags(enum pool_op op)
 {
 	static const unsigned all[POOL_OPS] = {
-	    [POOL_CREATE] = POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN,
-	    [POOL_OPEN] = POOL_READ | POOL_WRITE | POOL_PIN,
+	    [POOL_CREATE] = POOL_READ | POOL_WRITE | POOL_EXCLUSIVE | POOL_NO_OPEN | POOL_SHARED,
+	    [POOL_OPEN] = POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED | POOL_REOPEN,
 	    [POOL_RENAME] = POOL_NOREPLACE | POOL_EXCHANGE,
 	    [POOL_SETXATTR] = POOL_XATTR_CREATE | POOL_XATTR_REPLACE,
 	};
@@ -409,14 +409,17 @@ START_TEST(greetings)
 		size_t len;
 
 		memset(hello.pool, 'x', below(FRAME_POOL_NAME_MAX + 1));
+		memset(hello.who, 'y', below(FRAME_WHO_MAX + 1));
 		len = frame_hello_put(wire, &hello);
 		len = damage(wire, len, len + 1);
 		exact = block(wire, len);
 		if (frame_hello_get(exact, len, &hello) == 0) {
 			uint8_t again[FRAME_HELLO_MAX];
+			struct frame_hello twice;
 
 			ck_assert_uint_eq(frame_hello_put(again, &hello), len);
-			ck_assert_mem_eq(again, exact, len);
+			ck_assert_int_eq(frame_hello_get(again, len, &twice), 0);
+			ck_assert_mem_eq(&hello, &twice, sizeof(hello));
 		}
 		free(exact);
 		len = frame_welcome_put(wire, &welcome);

@@ -72,8 +72,10 @@ static void add_control(struct pool_req preq, uint64_t id)
 
 static void add_greeting(void)
 {
-	struct frame_hello hello = {.version_min = 1, .version_max = 1, .epoch = 1, .pool = "disk"};
-	struct frame_welcome welcome = {.version = 1, .size_max = 1 << 30, .in_flight_max = 1024};
+	struct frame_hello hello = {
+	    .version_min = 1, .version_max = 1, .epoch = 1, .pool = "disk", .who = "web1"};
+	struct frame_welcome welcome = {
+	    .version = 1, .size_max = 1 << 30, .in_flight_max = 1024, .lease_ms = 30000};
 	uint8_t body[FRAME_HELLO_MAX];
 	size_t len;
 
@@ -253,6 +255,7 @@ START_TEST(errors)
 	    NAME(EROFS),
 	    NAME(ERANGE),
 	    NAME(ENAMETOOLONG),
+	    NAME(ENOLCK),
 	    NAME(ENODATA),
 	    NAME(EPROTO),
 	    NAME(EPROTONOSUPPORT),
