@@ -95,7 +95,7 @@ static void punched(struct store_req *sreq, int err)
 		state_stale(cache, op->lo, op->hi);
 	op_uncover(op);
 	op_put(op);
-	op_wake(cache->group, &cache->group->for_room);
+	/* Those in for_room are not woken: they found that there was not enough to evict. */
 	cache_kick_puller(cache);
 }
 

@@ -153,7 +153,8 @@ static void push_succeeded(struct cache_op *op)
 	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
 		uint64_t mask = chunk_mask(c, op->lo, op->hi);
 
-		if (op->hole)
+		/* A write that failed meanwhile may have left bytes where the hole was. */
+		if (op->hole && !(*flags_of(cache, (uint32_t)c) & F_STALE))
 			state_set(cache, (uint32_t)c, mask & ~dirty_of(cache, (uint32_t)c), HOLE);
 		flush_pushed(cache, (uint32_t)c);
 	}

@@ -446,12 +446,11 @@ static void save(void)
 			zero_local(b);
 }
 
-/* The cache ends, without pushing, and begins again. */
-static void restart(void)
+/* Nothing fails any more, and all that was begun ends. */
+static void calm_down(void)
 {
 	m->calm = true;
 	change_faults();
-	m->calm = false;
 	if (m->job_busy)
 		puller_cancel(m->cr.puller, &m->job);
 	while (m->busy || m->job_busy || m->cr.cache->detaching || m->detached) {
@@ -461,6 +460,13 @@ static void restart(void)
 		}
 		sim_run(&m->sim, MS);
 	}
+	m->calm = false;
+}
+
+/* The cache ends, without pushing, and begins again. */
+static void restart(void)
+{
+	calm_down();
 	sim_end(&m->sim, &m->cr);
 	save();
 	cache_rig_close(&m->cr);
@@ -506,17 +512,7 @@ static void settle(void)
 {
 	int rc;
 
-	m->calm = true;
-	change_faults();
-	if (m->detached)
-		cache_attach(m->cr.cache, m->cr.remote);
-	m->detached = false;
-	while (m->busy || m->cr.cache->detaching)
-		sim_run(&m->sim, MS);
-	if (m->detached) {
-		m->detached = false;
-		cache_attach(m->cr.cache, m->cr.remote);
-	}
+	calm_down();
 	/* The first one tells what failed before, the second is clean. */
 	sim_op(&m->sim, m->cr.store, STORE_FLUSH, 0, 0, NULL, 0);
 	rc = sim_op(&m->sim, m->cr.store, STORE_FLUSH, 0, 0, NULL, 0);

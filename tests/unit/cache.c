@@ -299,6 +299,58 @@ START_TEST(parts_of_an_absent_block_are_written_one_by_one)
 }
 END_TEST
 
+/* The block can't be had in whole: nothing is written. */
+START_TEST(a_part_of_a_block_needs_the_rest)
+{
+	begin(&(struct cache_rig_conf){.size = MIB});
+	fill_remote(0, MIB);
+	fault(cr.local, STORE_WRITE, 1, -ENOSPC, false);
+	ck_assert_int_eq(op(STORE_WRITE, 100, 50, out + 512 * KIB, 0), -ENOSPC);
+	fault(cr.remote, STORE_READ, 1, -EIO, false);
+	ck_assert_int_eq(op(STORE_WRITE, 100, 50, out + 512 * KIB, 0), -EIO);
+	expect(cr.store, 0, 4 * KIB, out);
+	ck_assert_uint_eq(status().dirty, 0);
+	end();
+}
+END_TEST
+
+/* A block is written whole, and, before that has ended, in part. */
+START_TEST(a_part_of_a_block_waits_for_the_whole)
+{
+	struct start a, b;
+
+	begin(&(struct cache_rig_conf){.size = MIB});
+	fill_remote(0, MIB);
+	fault_add(cr.local,
+	    &(struct fault_rule){.kind = FAULT_HOLD, .ops = FAULT_OP(STORE_WRITE), .count = 1});
+	start(&a, STORE_WRITE, 0, 4 * KIB, out + 512 * KIB, 0);
+	start(&b, STORE_WRITE, 100, 50, out + 600 * KIB, 0);
+	ck_assert(!a.sr.done && !b.sr.done);
+	fault_release(cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, MS);
+	ck_assert(a.sr.done && b.sr.done && a.sr.err == 0 && b.sr.err == 0);
+	memcpy(out, out + 512 * KIB, 4 * KIB);
+	memcpy(out + 100, out + 600 * KIB, 50);
+	expect(cr.store, 0, 4 * KIB, out);
+	end();
+}
+END_TEST
+
+/* What a local store that failed has left behind does not come up again. */
+START_TEST(a_failed_cut_shows_no_old_bytes)
+{
+	begin(&(struct cache_rig_conf){.size = MIB, .size_max = MIB});
+	ck_assert_int_eq(op(STORE_WRITE, 0, MIB, out, 0), 0);
+	ck_assert_int_eq(flush(), 0);
+	fault(cr.local, STORE_ZERO, 1, -EIO, false);
+	ck_assert_int_eq(op(STORE_RESIZE, 4 * KIB, 0, NULL, 0), -EIO);
+	ck_assert_int_eq(op(STORE_RESIZE, MIB, 0, NULL, 0), 0);
+	expect(cr.store, 0, 4 * KIB, out);
+	expect(cr.store, 4 * KIB, MIB - 4 * KIB, store_zeros);
+	end();
+}
+END_TEST
+
 START_TEST(whole_blocks_are_written_without_a_fetch)
 {
 	begin(&(struct cache_rig_conf){.size = MIB, .detached = true, .interval_ms = 1000});
@@ -690,6 +742,9 @@ int main(void)
 	tcase_add_test(tc, a_waiting_read_can_be_interrupted);
 	tcase_add_test(tc, a_failed_local_write_marks_nothing);
 	tcase_add_test(tc, parts_of_an_absent_block_are_written_one_by_one);
+	tcase_add_test(tc, a_part_of_a_block_needs_the_rest);
+	tcase_add_test(tc, a_part_of_a_block_waits_for_the_whole);
+	tcase_add_test(tc, a_failed_cut_shows_no_old_bytes);
 	tcase_add_test(tc, whole_blocks_are_written_without_a_fetch);
 	tcase_add_test(tc, a_block_rewritten_while_it_is_pushed_keeps_the_newer_bytes);
 	tcase_add_test(tc, punches_are_pushed_as_punches);
