@@ -28,6 +28,7 @@ enum {
 	MANAGED_RETRY_MS = 1000,
 	MANAGED_RECOVER_TRIES = 60, /* longer than anybody's lease lives on */
 	MANAGED_COMMIT_MS = 1000,
+	MANAGED_NAMES = 16,
 };
 
 /* An open of the lower pool; its request becomes that of the CLOSE. */
@@ -127,6 +128,12 @@ struct managed_entry {
 	struct managed_record *record; /* NULL: never recorded */
 };
 
+/* What was looked up lately: an open says no name. */
+struct managed_name {
+	uint64_t id;
+	char name[POOL_NAME_MAX + 1];
+};
+
 struct managed {
 	struct pool pool;
 	struct managed_conf conf;
@@ -137,6 +144,8 @@ struct managed {
 	struct store_stats stats;
 	struct managed_entry *buckets[MANAGED_BUCKETS];
 	unsigned entries, idle;
+	struct managed_name names[MANAGED_NAMES];
+	unsigned next_name; /* of them: the oldest one */
 	uint64_t gen;
 	uint8_t *numbers; /* of lower handles in use: POOL_HANDLE_MAX of them */
 	uint32_t number_hint;
