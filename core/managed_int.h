@@ -170,7 +170,7 @@ struct managed_handle {
 
 struct managed *managed_of(const struct pool *pool);
 struct managed_entry *entry_find(const struct managed *managed, uint64_t id);
-/* COLD, with nobody who uses it.  NULL: no memory. */
+/* COLD, with nobody who uses it.  name "": the one that it was looked up by lately.  NULL: no memory. */
 struct managed_entry *entry_create(struct managed *managed, uint64_t id, const char *name);
 /* It is COLD and nobody uses it. */
 void entry_free(struct managed_entry *entry);
@@ -257,6 +257,8 @@ int64_t meta_now_ns(void);
 
 /* Whether the request is about an attribute of ours, and was taken. */
 bool xattr_submit(struct managed *managed, struct pool_req *req);
+/* The name that a region that is not kept was looked up by lately, or "". */
+const char *meta_noted_name(const struct managed *managed, uint64_t id);
 /* Adds our names to a lower pool's answer. */
 int xattr_list(struct pool_req *req, size_t lower_len);
 int entry_set_order(struct managed_entry *entry, const char *text, struct err *err);

@@ -112,8 +112,7 @@ static void note_name(struct managed *managed, const char *name, uint64_t id)
 	managed->next_name = (managed->next_name + 1) % MANAGED_NAMES;
 }
 
-/* The name that id was looked up by last, or "". */
-static const char *noted_name(const struct managed *managed, uint64_t id)
+const char *meta_noted_name(const struct managed *managed, uint64_t id)
 {
 	for (unsigned i = 1; i <= MANAGED_NAMES; i++) {
 		unsigned at = (managed->next_name + MANAGED_NAMES - i) % MANAGED_NAMES;
@@ -507,7 +506,7 @@ static void open_region(struct managed *managed, struct pool_req *req)
 	if (!meta)
 		return;
 	if (!entry)
-		entry = entry_create(managed, req->id, noted_name(managed, req->id));
+		entry = entry_create(managed, req->id, "");
 	if (!entry) {
 		meta_end(meta, -ENOMEM);
 		return;
