@@ -7,7 +7,8 @@
  *   pull ID RANGES      → "ok TASK": fetches them, those with the highest priority first
  *   push ID RANGES      → "ok TASK": pushes what is dirty there and flushes the donor
  *   task TASK           → {"state":"running" or "done","errno":N,"error":TEXT,"total":BYTES,"left":BYTES}; with
- *                         "done" the task is forgotten.  errno 0: it succeeded
+ *                         "done" the task is forgotten.  errno 0: it succeeded.  A push counts all that is
+ *                         dirty in the region
  *   cancel TASK         → "ok": it ends with ECANCELED
  *   evict ID RANGES     → {"bytes":N}: so many were given back
  *   keep ID RANGES      → "ok": they are not evicted any more
