@@ -144,7 +144,7 @@ fileop --read "$M/work" verify 8M 24M 1
 step "top shows it in a frame of the terminal's size"
 contains "top --once" "$(run "$REMRAM" top --once -i 100ms "$M")" "$M: 127.0.0.1:$DONOR_PORT:/ram"
 COLUMNS=80 run "$REMRAM" top --once -i 100ms "$M" >"$T/frame"
-at_most "the longest line" "$(LC_ALL=C.UTF-8 awk '{ if (length > n) n = length } END { print n }' "$T/frame")" 80
+at_most "the longest line" "$(LC_ALL=C.UTF-8 wc -L <"$T/frame")" 80
 contains "a full map" "$(<"$T/frame")" "██████████████████████████████████████████████████████████████████████████████"
 contains "the region" "$(<"$T/frame")" "work                 32.0 MiB 100.0 %"
 contains "ASCII" "$(run "$REMRAM" top --once --ascii -i 100ms "$M")" "##########"
@@ -185,6 +185,7 @@ code_of 1 "only root" setpriv --reuid 65534 --clear-groups "$REMRAM" pull "$M/wo
 code_of 1 "usage" "$REMRAM" flush
 
 step "a daemon forgets what a killed command wanted"
+talk reader "$TOOLS/fileop" --read "$M/work" -
 run "$REMRAM" evict -q "$M"
 run stat -t "$M/work" >"$T/out"
 kill -STOP "$DONOR_PID"
@@ -196,6 +197,8 @@ kill -KILL "$puller"
 job_wait 10 "$puller"
 eventually 20 "nobody waits" cache_is work jobs 0
 kill -CONT "$DONOR_PID"
+eventually 20 "the donor is back" connected
+hang_up reader
 umount_dir "$M"
 
 step "mounting with pull_first, and a draining umount, say how far they are"
