@@ -42,6 +42,7 @@
 
 #include "core/cache.h"
 #include "core/cache_dir.h"
+#include "core/cache_index.h"
 #include "core/err.h"
 #include "core/loop.h"
 #include "core/pool.h"
@@ -141,6 +142,13 @@ struct managed_want {
 	struct managed_want *next;
 };
 
+/* A commit of a region's index; a part of those that follow. */
+struct managed_commit {
+	struct index_call call;
+	struct managed_entry *entry;
+	void (*done)(struct managed_commit *commit, int err);
+};
+
 /* Something that takes its time; embedded in the caller, untouched from the start to done, which may come
  * before the starting function returns.  The region is open as long as the job lasts. */
 struct managed_job {
@@ -159,6 +167,7 @@ struct managed_job {
 	struct pull_job pull;
 	struct cache_flush flush;
 	struct managed_want want;
+	struct managed_commit commit;
 	bool pulls, running, cancelled;
 };
 

@@ -2,8 +2,9 @@
  *
  * The index of a region of the managed pool: when it is committed, and what must wait for a commit.
  *
- * Committed: a second after the first change, at the end of each request that promised something (FLUSH, FUA),
- * when the cache asks (durability=local), and before a region that became shorter is cut.
+ * Committed: a second after the first change, at the end of each request that promised something (FLUSH, FUA, a
+ * flush that was asked for), when the cache asks (durability=local), before a lease is given back, and before a
+ * region that became shorter is cut.
  *
  * Rule 2 of core/cache_index.h: a chunk whose row may say that it is dirty must not be punched, or filled
  * again, before a commit has stored it as clean.  row_dirty has a bit for each such chunk:
@@ -127,7 +128,9 @@ void index_describe(struct managed_entry *entry)
 {
 	struct index_region region = {
 	    .id = entry->id,
-	    .size = entry->cache ? cache_size(entry->cache) : entry->attr.size,
+	    .size = entry->shrinks ? entry->new_size
+		    : entry->cache ? cache_size(entry->cache)
+				   : entry->attr.size,
 	    .version = entry->version,
 	    .durability = entry->durability,
 	};
@@ -146,6 +149,25 @@ static void start_commit(struct managed_entry *entry, struct index_call *call)
 {
 	index_describe(entry);
 	indexed_commit(entry->indexed, call);
+}
+
+static void now_committed(struct index_call *call, int err)
+{
+	struct managed_commit *commit = (struct managed_commit *)call;
+
+	rows_committed(commit->entry, err);
+	commit->done(commit, err);
+}
+
+void index_now(struct managed_entry *entry, struct managed_commit *commit)
+{
+	if (!entry->indexed || entry->ending) {
+		commit->done(commit, 0);
+		return;
+	}
+	commit->entry = entry;
+	commit->call.done = now_committed;
+	start_commit(entry, &commit->call);
 }
 
 static void timer_committed(struct index_call *call, int err)
@@ -270,13 +292,12 @@ void index_hook(struct managed_entry *entry, struct store_req *req)
 
 /* ---- eviction ---- */
 
-static void clean_committed(struct index_call *call, int err)
+static void clean_committed(struct managed_commit *commit, int err)
 {
 	struct managed_entry *entry =
-	    (struct managed_entry *)((char *)call - offsetof(struct managed_entry, clean_call));
+	    (struct managed_entry *)((char *)commit - offsetof(struct managed_entry, clean_commit));
 
 	entry->cleaning = false;
-	rows_committed(entry, err);
 }
 
 static void clean_flushed(struct cache_flush *flush, int err)
@@ -284,12 +305,12 @@ static void clean_flushed(struct cache_flush *flush, int err)
 	struct managed_entry *entry =
 	    (struct managed_entry *)((char *)flush - offsetof(struct managed_entry, clean_flush));
 
-	if (entry->ending || err) {
+	if (err) {
 		entry->cleaning = false;
 		return;
 	}
-	entry->clean_call.done = clean_committed;
-	start_commit(entry, &entry->clean_call);
+	entry->clean_commit.done = clean_committed;
+	index_now(entry, &entry->clean_commit);
 }
 
 /* Not from within the search for something to evict. */

@@ -90,6 +90,7 @@ struct managed_entry {
 	enum managed_end end;
 	struct managed_want recover_want;
 	struct cache_flush settle_flush;
+	struct managed_commit settle_commit;
 	struct loop_timer retry;
 	struct pool_req req; /* own control requests */
 	struct pool_req resize_req;
@@ -114,14 +115,17 @@ struct managed_entry {
 	struct index_call tcall, fcall, ccall; /* timer, FLUSHes, the cache's commit */
 	bool tcommitting, fcommitting;
 	struct cache_call *commit_call;
-	struct index_call rcall; /* of a resize */
+	struct managed_commit resize_commit;
+	bool
+	    shrinks; /* the lower pool has agreed that the region is new_size long, the cache does not know yet */
+	uint64_t new_size;
 	struct store_req *flush_wait, **flush_tail, *flush_now;
 	struct loop_timer commit_timer;
 	int commit_err;
 	uint64_t *row_dirty, *row_cleaned; /* bit per chunk: see managed_index.c */
 	uint64_t row_words;
 	struct cache_flush clean_flush;
-	struct index_call clean_call;
+	struct managed_commit clean_commit;
 	struct loop_task clean_task;
 	bool cleaning;
 
@@ -236,6 +240,8 @@ void index_commit(void *ctx, struct cache_call *call);
 bool index_may_evict(void *ctx, uint64_t chunk);
 /* A request at a handle that promises something: its end is delayed until the index is committed. */
 void index_hook(struct managed_entry *entry, struct store_req *req);
+/* Makes the index stable as it is now, then commit->done; at once where there is none. */
+void index_now(struct managed_entry *entry, struct managed_commit *commit);
 /* Settings have changed. */
 void index_touch(struct managed_entry *entry);
 

@@ -111,15 +111,27 @@ void managed_pull(struct pool *pool, struct managed_job *job)
 	entry_want(job->entry, &job->want);
 }
 
-static void flush_done(struct cache_flush *flush, int err)
+static void flush_committed(struct managed_commit *commit, int err)
 {
 	struct managed_job *job =
-	    (struct managed_job *)((char *)flush - offsetof(struct managed_job, flush));
+	    (struct managed_job *)((char *)commit - offsetof(struct managed_job, commit));
 	struct managed_entry *entry = job->entry;
 
 	job->running = false;
 	job_done(job, job->cancelled ? -ECANCELED : err);
 	entry_put(entry, 0);
+}
+
+static void flush_done(struct cache_flush *flush, int err)
+{
+	struct managed_job *job =
+	    (struct managed_job *)((char *)flush - offsetof(struct managed_job, flush));
+
+	job->commit.done = flush_committed;
+	if (err)
+		flush_committed(&job->commit, err);
+	else
+		index_now(job->entry, &job->commit);
 }
 
 void managed_flush(struct pool *pool, struct managed_job *job)
@@ -200,6 +212,7 @@ int managed_evict(struct pool *pool, uint64_t id, uint64_t off, uint64_t len, ui
 
 struct drain_one {
 	struct cache_flush flush;
+	struct managed_commit commit;
 	struct managed_drain *drain;
 	struct managed_entry *entry;
 };
@@ -210,9 +223,10 @@ static void drain_put(struct managed_drain *drain)
 		drain->done(drain, drain->err);
 }
 
-static void drained_one(struct cache_flush *flush, int err)
+static void drain_committed(struct managed_commit *commit, int err)
 {
-	struct drain_one *one = (struct drain_one *)flush;
+	struct drain_one *one =
+	    (struct drain_one *)((char *)commit - offsetof(struct drain_one, commit));
 	struct managed_drain *drain = one->drain;
 	struct managed_entry *entry = one->entry;
 
@@ -221,6 +235,17 @@ static void drained_one(struct cache_flush *flush, int err)
 		drain->err = err;
 	drain_put(drain);
 	entry_put(entry, 0);
+}
+
+static void drained_one(struct cache_flush *flush, int err)
+{
+	struct drain_one *one = (struct drain_one *)flush;
+
+	one->commit.done = drain_committed;
+	if (err)
+		drain_committed(&one->commit, err);
+	else
+		index_now(one->entry, &one->commit);
 }
 
 static void drain_entry(struct managed_entry *entry, void *ctx)

@@ -278,18 +278,18 @@ static void use_handle(struct meta *meta)
 
 /* ---- sizes ---- */
 
-static void resize_replied(struct pool_req *req, int err);
-
 static struct managed_entry *entry_of_resize(struct pool_req *req)
 {
 	return (struct managed_entry *)((char *)req - offsetof(struct managed_entry, resize_req));
 }
 
-static void resize_committed(struct index_call *call, int err)
+static void resize_committed(struct managed_commit *commit, int err)
 {
 	struct managed_entry *entry =
-	    (struct managed_entry *)((char *)call - offsetof(struct managed_entry, rcall));
+	    (struct managed_entry *)((char *)commit -
+				     offsetof(struct managed_entry, resize_commit));
 
+	entry->shrinks = false;
 	entry->resize_call->done(entry->resize_call, 0);
 }
 
@@ -298,27 +298,15 @@ static void resize_committed(struct index_call *call, int err)
 static void resize_replied(struct pool_req *req, int err)
 {
 	struct managed_entry *entry = entry_of_resize(req);
-	struct index_region region;
 
-	if (err || !entry->indexed || req->attr.size >= cache_size(entry->cache)) {
+	if (err || req->attr.size >= cache_size(entry->cache)) {
 		entry->resize_call->done(entry->resize_call, err);
 		return;
 	}
-	index_describe(entry);
-	region = (struct index_region){
-	    .id = entry->id,
-	    .size = req->attr.size,
-	    .version = entry->version,
-	    .durability = entry->durability,
-	};
-	memcpy(region.name, entry->name, sizeof(region.name));
-	if (entry->own_order)
-		pull_order_format(
-		    entry->order, entry->order_count, region.order, sizeof(region.order));
-	entry_pins_text(entry, region.pins, sizeof(region.pins));
-	indexed_describe(entry->indexed, &region);
-	entry->rcall.done = resize_committed;
-	indexed_commit(entry->indexed, &entry->rcall);
+	entry->shrinks = true;
+	entry->new_size = req->attr.size;
+	entry->resize_commit.done = resize_committed;
+	index_now(entry, &entry->resize_commit);
 }
 
 void meta_remote_resize(void *ctx, uint64_t size, struct cache_call *call)

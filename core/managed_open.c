@@ -422,6 +422,18 @@ void entry_retry(struct managed_entry *entry)
 	    loop_now_ns() + MANAGED_RETRY_MS * UINT64_C(1000000));
 }
 
+static void settle_committed(struct managed_commit *commit, int err)
+{
+	struct managed_entry *entry =
+	    (struct managed_entry *)((char *)commit -
+				     offsetof(struct managed_entry, settle_commit));
+
+	entry->flushing = false;
+	if (!entry->ending)
+		entry_advance(entry);
+}
+
+/* The index hears of it before others may write: later a crash must not find older bytes dirty. */
 static void settled(struct cache_flush *flush, int err)
 {
 	struct managed_entry *entry =
@@ -438,7 +450,9 @@ static void settled(struct cache_flush *flush, int err)
 		entry_retry(entry);
 		return;
 	}
-	entry_advance(entry);
+	entry->flushing = true;
+	entry->settle_commit.done = settle_committed;
+	index_now(entry, &entry->settle_commit);
 }
 
 static void mtime_replied(struct pool_req *req, int err)

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/cache_index.h"
 #include "core/local_pool.h"
 #include "core/log.h"
 #include "core/managed.h"
@@ -751,13 +752,131 @@ START_TEST(conflicts_go_aside)
 }
 END_TEST
 
+struct loading {
+	struct index_load load;
+	_Atomic bool done;
+	struct index_call call;
+	_Atomic bool closed;
+};
+
+static void load_done(struct index_load *load, int err)
+{
+	struct loading *loading = (struct loading *)load;
+
+	ck_assert_int_eq(err, 0);
+	loading->done = true;
+}
+
+static void load_now(void *ctx)
+{
+	cache_index_load(ctx);
+}
+
+static void closed(struct index_call *call, int err)
+{
+	((struct loading *)((char *)call - offsetof(struct loading, call)))->closed = true;
+}
+
+static void abandon_now(void *ctx)
+{
+	struct loading *loading = ctx;
+
+	loading->call.done = closed;
+	indexed_abandon(loading->load.indexed, &loading->call);
+}
+
+/* Loads a copy of the directory, as the next life would find it after a power failure now: how many blocks are not
+ * as the index says. */
+static uint64_t wrong_in_copy(uint64_t id, uint64_t *ret_chunks)
+{
+	struct loading loading = {.load.done = load_done};
+	struct cache_index_conf ic = {0};
+	char copy[RIG_PATH_MAX], command[3 * RIG_PATH_MAX];
+	struct err err;
+
+	rig_tmpdir(NULL, copy);
+	snprintf(command, sizeof(command), "cp -a %s/. %s", path, copy);
+	ck_assert_int_eq(system(command), 0);
+	ck_assert_int_eq(cache_dir_open(copy, "/copy", rig.workers, &ic.dir, &err), 0);
+	ck_assert_int_eq(cache_index_open(&ic, &loading.load.index, &err), 0);
+	loading.load.region.id = id;
+	rig_call(top.loop, load_now, &loading);
+	for (unsigned i = 0; i < WAIT_TRIES && !loading.done; i++)
+		usleep(WAIT_US);
+	ck_assert_int_eq(loading.load.found, INDEX_UNCLEAN);
+	*ret_chunks = loading.load.count;
+	free(loading.load.chunks);
+	rig_call(top.loop, abandon_now, &loading);
+	for (unsigned i = 0; i < WAIT_TRIES && !loading.closed; i++)
+		usleep(WAIT_US);
+	cache_index_close(loading.load.index);
+	cache_dir_close(ic.dir);
+	rig_tmpdir_remove(copy);
+	return loading.load.dropped + loading.load.newer;
+}
+
+/* What a FLUSH has promised is in the index when it returns: a copy of the directory, as a power failure would
+ * leave it at that moment, has all of it. */
+START_TEST(flush_is_in_the_index)
+{
+	struct handle *handle;
+	uint64_t chunks;
+
+	setup(_i);
+	begin();
+	handle = create(&top, "r");
+	put(handle, 0, data, MIB);
+	ck_assert_int_eq(flush(handle), 0);
+	put(handle, 0, data + 1, MIB);
+	ck_assert_int_eq(flush(handle), 0);
+	ck_assert_uint_eq(wrong_in_copy(handle->region_id, &chunks), 0);
+	ck_assert_uint_eq(chunks, MIB / INDEX_CHUNK);
+	client_close_handle(&top, handle);
+	end(false);
+	teardown();
+}
+END_TEST
+
+/* What the index calls dirty is not punched: a crash would take the zeros for newer bytes, and push them. */
+START_TEST(dirty_rows_are_not_evicted)
+{
+	struct ask ask = {.err = 1};
+	struct handle *handle;
+	uint64_t chunks;
+
+	setup(_i);
+	conf.durability = CACHE_LOCAL;
+	begin();
+	handle = create(&top, "r");
+	put(handle, 0, data, MIB);
+	ck_assert_int_eq(flush(handle), 0); /* dirty, and so in the index */
+	/* The pusher does not commit; the next commit comes a second after the change. */
+	for (unsigned i = 0; i < WAIT_TRIES && look_at("r").region.cache.dirty; i++)
+		usleep(1000);
+	ask.id = handle->region_id;
+	rig_call(top.loop, evict_now, &ask);
+	ck_assert_int_eq(ask.rc, 0);
+	ck_assert_uint_eq(wrong_in_copy(handle->region_id, &chunks), 0);
+	/* After the commit that this has asked for it can go. */
+	for (unsigned i = 0; i < WAIT_TRIES && look_at("r").region.cache.local; i++) {
+		rig_call(top.loop, evict_now, &ask);
+		usleep(WAIT_US);
+	}
+	ck_assert_uint_eq(look_at("r").region.cache.local, 0);
+	reads(handle, 0, data, MIB);
+	client_close_handle(&top, handle);
+	end(false);
+	teardown();
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	const TTest *const tests[] = {what_is_flushed_has_arrived,
 	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, sizes, names, xattrs, jobs,
 	    recordings, small_cache};
-	const TTest *const lives[] = {
-	    remount_fetches_nothing, given_up_is_pushed_by_the_next, conflicts_go_aside};
+	const TTest *const lives[] = {remount_fetches_nothing, given_up_is_pushed_by_the_next,
+	    conflicts_go_aside, flush_is_in_the_index, dirty_rows_are_not_evicted};
 	Suite *s = suite_create("managed");
 	TCase *tc = tcase_create("promises"), *dirs = tcase_create("lives");
 
