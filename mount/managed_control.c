@@ -429,6 +429,15 @@ size_t managed_control_answer(struct managed_control *mc, const char *line, char
 	return 0;
 }
 
+unsigned managed_control_tasks(const struct managed_control *mc)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < MANAGED_CONTROL_TASKS; i++)
+		count += mc->tasks[i].number ? 1 : 0;
+	return count;
+}
+
 /* ---- life -------------------------------------------------------------------------------------- */
 
 int managed_control_create(

@@ -45,6 +45,9 @@ void managed_control_stop(struct managed_control *mc);
 /* After pool_destroy, or while there is no task.  NULL does nothing. */
 void managed_control_destroy(struct managed_control *mc);
 
+/* How many tasks there are, those that nobody has asked about since their end included. */
+unsigned managed_control_tasks(const struct managed_control *mc);
+
 /* Writes the answer to a line, without a newline, and returns its length; 0: it is none of the above. */
 size_t managed_control_answer(struct managed_control *mc, const char *line, char *buf, size_t room);
 
