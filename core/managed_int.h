@@ -28,6 +28,7 @@ enum {
 	MANAGED_RETRY_MS = 1000,
 	MANAGED_RECOVER_TRIES = 60, /* longer than anybody's lease lives on */
 	MANAGED_COMMIT_MS = 1000,
+	MANAGED_NAMES = 16,
 };
 
 /* An open of the lower pool; its request becomes that of the CLOSE. */
@@ -131,6 +132,12 @@ struct managed_entry {
 	struct managed_record *record; /* NULL: never recorded */
 };
 
+/* What was looked up lately: an open says no name. */
+struct managed_name {
+	uint64_t id;
+	char name[POOL_NAME_MAX + 1];
+};
+
 struct managed {
 	struct pool pool;
 	struct managed_conf conf;
@@ -141,6 +148,8 @@ struct managed {
 	struct store_stats stats;
 	struct managed_entry *buckets[MANAGED_BUCKETS];
 	unsigned entries, idle;
+	struct managed_name names[MANAGED_NAMES];
+	unsigned next_name; /* of them: the oldest one */
 	uint64_t gen;
 	uint8_t *numbers; /* of lower handles in use: POOL_HANDLE_MAX of them */
 	uint32_t number_hint;
@@ -165,7 +174,7 @@ struct managed_handle {
 
 struct managed *managed_of(const struct pool *pool);
 struct managed_entry *entry_find(const struct managed *managed, uint64_t id);
-/* COLD, with nobody who uses it.  NULL: no memory. */
+/* COLD, with nobody who uses it.  name "": the one that it was looked up by lately.  NULL: no memory. */
 struct managed_entry *entry_create(struct managed *managed, uint64_t id, const char *name);
 /* It is COLD and nobody uses it. */
 void entry_free(struct managed_entry *entry);
@@ -254,6 +263,8 @@ int64_t meta_now_ns(void);
 
 /* Whether the request is about an attribute of ours, and was taken. */
 bool xattr_submit(struct managed *managed, struct pool_req *req);
+/* The name that a region that is not kept was looked up by lately, or "". */
+const char *meta_noted_name(const struct managed *managed, uint64_t id);
 /* Adds our names to a lower pool's answer. */
 int xattr_list(struct pool_req *req, size_t lower_len);
 int entry_set_order(struct managed_entry *entry, const char *text, struct err *err);

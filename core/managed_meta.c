@@ -8,6 +8,7 @@
  * whether one has really lost its name the lower pool is asked (doubt).
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -99,6 +100,38 @@ static void named(struct managed *managed, const char *name, uint64_t id)
 	managed_each(managed, name_one, &naming);
 }
 
+/* A region that is not kept was looked up; an open may follow. */
+static void note_name(struct managed *managed, const char *name, uint64_t id)
+{
+	struct managed_name *note = &managed->names[managed->next_name];
+
+	if (entry_find(managed, id))
+		return;
+	note->id = id;
+	snprintf(note->name, sizeof(note->name), "%s", name);
+	managed->next_name = (managed->next_name + 1) % MANAGED_NAMES;
+}
+
+const char *meta_noted_name(const struct managed *managed, uint64_t id)
+{
+	for (unsigned i = 1; i <= MANAGED_NAMES; i++) {
+		unsigned at = (managed->next_name + MANAGED_NAMES - i) % MANAGED_NAMES;
+
+		if (managed->names[at].id == id)
+			return managed->names[at].name;
+	}
+	return "";
+}
+
+/* The name is nobody's now, or another's. */
+static void forget_name(struct managed *managed, const char *name)
+{
+	for (unsigned i = 0; i < MANAGED_NAMES; i++) {
+		if (strcmp(managed->names[i].name, name) == 0)
+			managed->names[i].id = 0;
+	}
+}
+
 static uint64_t id_of_name(const struct managed *managed, const char *name)
 {
 	for (unsigned i = 0; i < MANAGED_BUCKETS; i++)
@@ -181,6 +214,7 @@ static void learn(struct meta *meta)
 	switch (req->op) {
 	case POOL_LOOKUP:
 		named(managed, req->name, req->attr.id);
+		note_name(managed, req->name, req->attr.id);
 		correct(managed, &req->attr);
 		break;
 	case POOL_GETATTR:
@@ -193,8 +227,11 @@ static void learn(struct meta *meta)
 		break;
 	case POOL_REMOVE:
 		named(managed, req->name, 0);
+		forget_name(managed, req->name);
 		break;
 	case POOL_RENAME:
+		forget_name(managed, req->name);
+		forget_name(managed, req->new_name);
 		renamed(managed, req);
 		break;
 	default:

@@ -105,11 +105,14 @@ static const char *shown_path(const struct target *target, char *buf)
 	    target->is_dir ? target->dir : target->path, NAME_COLUMNS, !screen_utf8(), buf);
 }
 
-static void say(const struct job *job, const char *what)
+/* counted: job->bytes is what was done. */
+static void say(const struct job *job, const char *what, bool counted)
 {
 	char name[NAME_BYTES], text[SIZE_TEXT_MAX];
 
-	if (!job->args->quiet)
+	if (!job->args->quiet && !counted)
+		printf("%s: %s\n", shown_path(&job->target, name), what);
+	else if (!job->args->quiet)
 		printf("%s: %s %s\n", shown_path(&job->target, name), size_format(job->bytes, text),
 		    what);
 }
@@ -216,6 +219,7 @@ struct command {
 	bool dir_too;
 	int (*each)(struct job *job);
 	const char *said; /* behind a number of bytes; NULL: nothing is said */
+	bool counts_all; /* the number is only right for all of a region */
 };
 
 static int run(const struct command *command, const struct cache_args *args, char **operand,
@@ -238,7 +242,7 @@ static int run(const struct command *command, const struct cache_args *args, cha
 	else if (res == 0)
 		res = command->each(&job);
 	if (res == 0 && command->said)
-		say(&job, command->said);
+		say(&job, command->said, operands == 1 || !command->counts_all);
 	free(job.ranges);
 	target_close(&job.target);
 	return res;
@@ -276,7 +280,7 @@ static int command_main(const struct command *command, int argc, char **argv)
 int cmd_pull(int argc, char **argv)
 {
 	static const struct command command = {"pull into a cache",
-	    "pull [-q] [--order FILE] FILE [RANGE]", pull_table, false, pull, "here"};
+	    "pull [-q] [--order FILE] FILE [RANGE]", pull_table, false, pull, "here", false};
 
 	return command_main(&command, argc, argv);
 }
@@ -284,7 +288,7 @@ int cmd_pull(int argc, char **argv)
 int cmd_flush(int argc, char **argv)
 {
 	static const struct command command = {
-	    "flush a cache", "flush [-q] FILE [RANGE] | DIR", table, true, flush, "flushed"};
+	    "flush a cache", "flush [-q] FILE [RANGE] | DIR", table, true, flush, "flushed", true};
 
 	return command_main(&command, argc, argv);
 }
@@ -292,7 +296,7 @@ int cmd_flush(int argc, char **argv)
 int cmd_evict(int argc, char **argv)
 {
 	static const struct command command = {"evict from a cache",
-	    "evict [-q] FILE [RANGE] | DIR", table, true, evict, "given back"};
+	    "evict [-q] FILE [RANGE] | DIR", table, true, evict, "given back", false};
 
 	return command_main(&command, argc, argv);
 }
@@ -300,7 +304,7 @@ int cmd_evict(int argc, char **argv)
 int cmd_pin(int argc, char **argv)
 {
 	static const struct command command = {
-	    "pin in a cache", "pin [-q] FILE [RANGE]", table, false, pin, NULL};
+	    "pin in a cache", "pin [-q] FILE [RANGE]", table, false, pin, NULL, false};
 
 	return command_main(&command, argc, argv);
 }
@@ -308,7 +312,7 @@ int cmd_pin(int argc, char **argv)
 int cmd_unpin(int argc, char **argv)
 {
 	static const struct command command = {
-	    "unpin in a cache", "unpin [-q] FILE [RANGE]", table, false, unpin, NULL};
+	    "unpin in a cache", "unpin [-q] FILE [RANGE]", table, false, unpin, NULL, false};
 
 	return command_main(&command, argc, argv);
 }

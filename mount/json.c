@@ -371,9 +371,8 @@ const char *json_string(const struct json *value, const char *other)
 
 uint64_t json_u64(const struct json *value, uint64_t other)
 {
-	const char *text = json_type(value) == JSON_NUMBER || json_type(value) == JSON_STRING
-	    ? value->text
-	    : "";
+	const char *text =
+	    json_type(value) == JSON_NUMBER || json_type(value) == JSON_STRING ? value->text : "";
 	unsigned long long number;
 	char *end;
 

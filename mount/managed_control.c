@@ -205,6 +205,11 @@ static int ask_push(
 	return begin(mc, args, true, text, err);
 }
 
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 static int task_of(
     struct managed_control *mc, const char *args, struct task **ret_task, struct err *err)
 {
@@ -231,8 +236,10 @@ static int ask_task(
 
 		if (!part->ended)
 			managed_progress(&part->job);
-		total += part->job.total;
-		left += part->ended ? 0 : part->job.left;
+		/* A push counts what is dirty in the whole region. */
+		total = task->pushes ? max_u64(total, part->job.total) : total + part->job.total;
+		if (!part->ended)
+			left = task->pushes ? max_u64(left, part->job.left) : left + part->job.left;
 	}
 	text_put(text,
 	    "{\"state\":\"%s\",\"errno\":%d,\"error\":", task->pending ? "running" : "done",
@@ -420,6 +427,15 @@ size_t managed_control_answer(struct managed_control *mc, const char *line, char
 		return text.used;
 	}
 	return 0;
+}
+
+unsigned managed_control_tasks(const struct managed_control *mc)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < MANAGED_CONTROL_TASKS; i++)
+		count += mc->tasks[i].number ? 1 : 0;
+	return count;
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */

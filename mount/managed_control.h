@@ -7,7 +7,8 @@
  *   pull ID RANGES      → "ok TASK": fetches them, those with the highest priority first
  *   push ID RANGES      → "ok TASK": pushes what is dirty there and flushes the donor
  *   task TASK           → {"state":"running" or "done","errno":N,"error":TEXT,"total":BYTES,"left":BYTES}; with
- *                         "done" the task is forgotten.  errno 0: it succeeded
+ *                         "done" the task is forgotten.  errno 0: it succeeded.  A push counts all that is
+ *                         dirty in the region
  *   cancel TASK         → "ok": it ends with ECANCELED
  *   evict ID RANGES     → {"bytes":N}: so many were given back
  *   keep ID RANGES      → "ok": they are not evicted any more
@@ -43,6 +44,9 @@ int managed_control_create(
 void managed_control_stop(struct managed_control *mc);
 /* After pool_destroy, or while there is no task.  NULL does nothing. */
 void managed_control_destroy(struct managed_control *mc);
+
+/* How many tasks there are, those that nobody has asked about since their end included. */
+unsigned managed_control_tasks(const struct managed_control *mc);
 
 /* Writes the answer to a line, without a newline, and returns its length; 0: it is none of the above. */
 size_t managed_control_answer(struct managed_control *mc, const char *line, char *buf, size_t room);

@@ -16,6 +16,7 @@
 #include "core/local_pool.h"
 #include "fuse/fs.h"
 #include "mount/caching.h"
+#include "mount/managed_control.h"
 #include "mount/managed_json.h"
 #include "mount/text.h"
 
@@ -132,7 +133,7 @@ static void put_caching(struct text *text, const struct daemon *daemon)
 
 	text_put(text, "\"cache\":");
 	managed_json_cache(text, daemon->pool);
-	text_put(text, ",");
+	text_put(text, ",\"tasks\":%u,", managed_control_tasks(daemon->managed_control));
 	if (caching_first_progress(daemon->caching, &total, &left))
 		text_put(text, "\"pull_first\":{\"total\":%llu,\"left\":%llu},",
 		    (unsigned long long)total, (unsigned long long)left);

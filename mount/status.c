@@ -284,6 +284,17 @@ static void print_cache(const struct json *cache, FILE *out)
 	putc('\n', out);
 }
 
+static void print_pull_first(const struct json *first, FILE *out)
+{
+	double total = json_number(json_find(first, "total"), 0);
+	double left = json_number(json_find(first, "left"), 0);
+	char done[SIZE_TEXT_MAX], all[SIZE_TEXT_MAX];
+
+	fprintf(out, LABEL "%s of %s are here\n", "pull_first",
+	    size_format((uint64_t)(left < total ? total - left : 0), done),
+	    size_format((uint64_t)total, all));
+}
+
 static void print_busy(const struct json *busy, FILE *out)
 {
 	char text[STATUS_TIME_MAX];
@@ -317,7 +328,8 @@ static void print_device(const struct status *status, const struct runstate_devi
 static void print_daemon(const struct status *status, FILE *out)
 {
 	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
-	    "requests", "in_flight", "fuse", "regions", "memory", "busy", "cache"};
+	    "requests", "in_flight", "fuse", "regions", "memory", "busy", "cache", "tasks",
+	    "pull_first"};
 	const struct json *doc = status->daemon, *member;
 
 	print_process(status, out);
@@ -329,6 +341,8 @@ static void print_daemon(const struct status *status, FILE *out)
 		print_fuse(json_find(doc, "fuse"), out);
 	if (json_type(json_find(doc, "cache")) == JSON_OBJECT)
 		print_cache(json_find(doc, "cache"), out);
+	if (json_type(json_find(doc, "pull_first")) == JSON_OBJECT)
+		print_pull_first(json_find(doc, "pull_first"), out);
 	print_regions(json_find(doc, "regions"), status, out);
 	if (json_find(doc, "busy"))
 		print_busy(json_find(doc, "busy"), out);

@@ -55,7 +55,8 @@ int target_find(const char *path, bool dir_too, struct target *ret_target, struc
 	memset(ret_target, 0, sizeof(*ret_target));
 	ret_target->fd = -1;
 	if (stat(path, &st))
-		return err_sys(err, -errno, "%s", path);
+		return errno == EINTR ? err_set(err, -EINTR, "%s: interrupted", path)
+				      : err_sys(err, -errno, "%s", path);
 	snprintf(ret_target->path, sizeof(ret_target->path), "%s", path);
 	ret_target->is_dir = S_ISDIR(st.st_mode);
 	search.dev = st.st_dev;
