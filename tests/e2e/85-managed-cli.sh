@@ -167,11 +167,6 @@ timeout 30 "$TOOLS/terminal" 80x24 wait=500 type=^C -- "$REMRAM" top "$M" >"$T/s
 is "exit code after Ctrl-C" "$code" 0
 contains "back after Ctrl-C" "$(<"$T/screen")" $'\e[?1049l'
 
-step "a bar on a terminal, none elsewhere"
-run "$REMRAM" evict -q "$M"
-on_terminal 80x24 -- "$REMRAM" pull "$M/work" >"$T/screen"
-contains "what it says" "$(<"$T/screen")" "work: 32.0 MiB here"
-
 step "mistakes are named, with mount's exit codes"
 code_of 32 "is mounted without a cache: mount it with -o cache=" "$REMRAM" pull "$D/work"
 code_of 32 "is mounted without a cache" "$REMRAM" flush "$D"
@@ -205,9 +200,42 @@ eventually 20 "the donor is back" connected
 exec 8<&-
 umount_dir "$M"
 
-step "mounting with pull_first, and a draining umount, say how far they are"
-mount_pool ram "$M" -o cache=memory,pull=all,pull_first=100%
-is "resident" "$(cache_of work resident)" $((32 << 20))
-umount_dir "$M"
+step "on a slow network there is a bar on a terminal, and plain lines elsewhere"
+port=$(e2e_port)
+job "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" --bandwidth 16M
+proxy=$JOB
+eventually 10 "the proxy listens" test -S "$T/proxy"
+SRC=127.0.0.1:$port:/ram
+mkdir -p "$M"
+guard_add mount "$M"
+on_terminal 80x24 -- "$REMRAM" mount "$SRC" "$M" -o cache=memory,pull=all,pull_first=50%,push_interval=1h,max_dirty=64M \
+	>"$T/screen"
+contains "mount" "$(<"$T/screen")" "pulling first  ["
+at_least "resident" "$(cache_of work resident)" $((16 << 20))
+run "$REMRAM" pull -q "$M/work"
+run "$REMRAM" evict -q "$M"
+on_terminal 80x24 -- "$REMRAM" pull "$M/work" >"$T/screen"
+contains "pull" "$(<"$T/screen")" "pulling  ["
+contains "its last line" "$(tail -n 1 "$T/screen")" "work: 32.0 MiB here"
+talk writer "$TOOLS/fileop" "$M/work" -
+tell writer write 0 16M 5
+on_terminal 80x24 -- "$REMRAM" flush "$M/work" >"$T/screen"
+contains "flush" "$(<"$T/screen")" "flushing  ["
+contains "its last line" "$(tail -n 1 "$T/screen")" "work: 16.0 MiB flushed"
+run "$TOOLS/ask" "$T/proxy" bandwidth 4M >"$T/out"
+run "$REMRAM" evict -q "$M"
+run "$REMRAM" pull -q "$M/work" 0-1M
+run_for 60 "$REMRAM" pull "$M/work" >"$T/out" 2>"$T/err"
+contains "a plain line" "$(head -n 1 "$T/err")" "pulling: "
+is "columns moved" "$(grep -c $'\e' "$T/err")" 0
+run "$TOOLS/ask" "$T/proxy" bandwidth 16M >"$T/out"
+tell writer write 0 16M 6
+hang_up writer
+on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"
+contains "umount" "$(<"$T/screen")" "pushing  ["
+guard_drop mount "$M"
+fileop --read "$D/work" verify 0 16M 6
+kill "$proxy"
+job_wait 10 "$proxy"
 umount_dir "$D"
 finish
