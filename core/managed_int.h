@@ -54,7 +54,8 @@ struct managed_entry {
 	uint64_t version; /* of what is cached, at the lower pool */
 	uint64_t gen; /* the version that frontends see: moves when others changed bytes */
 	int64_t mtime_ns; /* of the last write here, while wrote */
-	bool wrote; /* since mtime was last told to the lower pool */
+	int64_t mtime_told; /* to the lower pool, last */
+	bool wrote; /* since then */
 	struct region_attr attr; /* as the lower pool said last */
 	char holder[POOL_HOLDER_MAX]; /* who was in the way of the last open */
 

@@ -455,19 +455,21 @@ static void settled(struct cache_flush *flush, int err)
 	index_now(entry, &entry->settle_commit);
 }
 
+/* Until now the lower pool said when the pushes came. */
 static void mtime_replied(struct pool_req *req, int err)
 {
 	struct managed_entry *entry =
 	    (struct managed_entry *)((char *)req - offsetof(struct managed_entry, req));
 
 	entry->busy = false;
+	entry->wrote = entry->mtime_ns != entry->mtime_told;
 	entry_advance(entry);
 }
 
 static void set_mtime(struct managed_entry *entry)
 {
 	entry->busy = true;
-	entry->wrote = false;
+	entry->mtime_told = entry->mtime_ns;
 	entry->req = (struct pool_req){
 	    .op = POOL_SETATTR,
 	    .session = entry->managed->conf.session,
