@@ -5,8 +5,8 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 requires fuse jq setfattr getfattr
-donor_start ram=memory:?size=256M
-M=$T/m D=$T/d
+donor_start ram=memory:?size=256M --lease 2s
+M=$T/m D=$T/d C=$T/cache
 
 # of FILTER: what `status --json` says of the managed mount.
 of() {
@@ -20,6 +20,23 @@ cache_of() {
 
 tasks_are() {
 	[[ $(of .tasks) == "$1" ]]
+}
+
+opens() {
+	"$TOOLS/fileop" "$1" size >/dev/null 2>&1
+}
+
+says_of_status() {
+	[[ $(run "$REMRAM" status "$M") == *"$1"* ]]
+}
+
+# aside FILTER: of what is kept aside first.
+aside() {
+	run "$REMRAM" rescue --json "$C" | jq -r ".[0] | $1"
+}
+
+has_aside() {
+	[[ $(aside .key) != null ]]
 }
 
 connected() {
@@ -235,6 +252,36 @@ on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"
 contains "umount" "$(<"$T/screen")" "pushing  ["
 guard_drop mount "$M"
 fileop --read "$D/work" verify 0 16M 6
+
+step "what goes aside with a lost lease is listed, written, pushed and dropped"
+run "$TOOLS/ask" "$T/proxy" bandwidth 0 >"$T/out"
+mount_source "$SRC" "$M" -o "cache=$C,pull=none,push_interval=1h,max_dirty_age=2h"
+says "nothing is kept aside" "$REMRAM" rescue "$C"
+talk writer "$TOOLS/fileop" "$M/work" -
+tell writer write 1M 64K 7
+run "$TOOLS/ask" "$T/proxy" blackhole >"$T/out"
+eventually 20 "the lease is taken" opens "$D/work"
+fileop "$D/work" write 0 2M 8 , fsync
+run "$TOOLS/ask" "$T/proxy" resume >"$T/out"
+[[ $(ask_talk writer fsync | tail -n 1) == failed ]] || fail "fsync has not failed"
+eventually 10 "status knows" says_of_status "LEASE LOST to another client"
+contains "top" "$(run "$REMRAM" top --once -i 100ms "$M")" "LEASE LOST"
+hang_up writer
+eventually 10 "it is kept aside" has_aside
+is "what it is" "$(aside '"\(.kind) \(.name) \(.dirty_bytes) \(.ranges) \(.unknown)"')" "region work 65536 1 false"
+contains "for people" "$(run "$REMRAM" rescue list "$C")" "  work  64.0 KiB dirty in 1 range, of 32.0 MiB"
+key=$(aside .key)
+run "$REMRAM" rescue write "$C" "$key" "$T/rescued" >"$T/out"
+is "size" "$(stat -c %s "$T/rescued")" $((32 << 20))
+fileop --read "$T/rescued" verify 1M 64K 7
+fileop --read "$D/work" verify 0 2M 8
+says "$M/work: 64.0 KiB pushed; \`remram rescue drop $C $key\` removes what was kept aside" \
+	"$REMRAM" rescue push "$C" "$key" "$M/work"
+fileop --read "$D/work" verify 0 1M 8 , verify 1M 64K 7
+code_of 32 "--force drops it for ever" "$REMRAM" rescue drop "$C" "$key"
+says "" "$REMRAM" rescue drop --force "$C" "$key"
+says "nothing is kept aside" "$REMRAM" rescue "$C"
+umount_dir "$M"
 kill "$proxy"
 job_wait 10 "$proxy"
 umount_dir "$D"
