@@ -20,19 +20,11 @@
 
 enum { SIZE = NBDTEST_SIZE, BLOCK = NBDTEST_BLOCK, MANY = 10000 };
 
-<<<<<<< HEAD
-/* Sanitizers keep books on every byte. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { MEMORY_FACTOR = 8 };
-#else
-enum { MEMORY_FACTOR = 1 };
-=======
 /* Sanitizers keep for themselves what is freed, and what they know of each descriptor and thread. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { MEMORY_COUNTS = 0 };
 #else
 enum { MEMORY_COUNTS = 1 };
->>>>>>> nbd4
 #endif
 
 static struct nbdtest test;
@@ -198,11 +190,7 @@ START_TEST(slow_readers)
 	}
 	ck_assert_uint_lt(sent, 1000000);
 	nbdtest_unharmed(&test);
-<<<<<<< HEAD
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + 40 * 1024 * MEMORY_FACTOR);
-=======
 	expect_rss(before + 40 * 1024);
->>>>>>> nbd4
 }
 END_TEST
 
@@ -220,11 +208,7 @@ START_TEST(unread_options)
 		sent++;
 	ck_assert_uint_lt(sent, 1000000);
 	nbdtest_unharmed(&test);
-<<<<<<< HEAD
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + 8 * 1024 * MEMORY_FACTOR);
-=======
 	expect_rss(before + 8 * 1024);
->>>>>>> nbd4
 }
 END_TEST
 
@@ -248,11 +232,7 @@ START_TEST(ten_thousand_connections)
 	nbdtest_unharmed(&test);
 	nbdraw_open(&raw, test.path, NBD_SIMPLE, "ram/work", NULL);
 	ck_assert_uint_eq(nbdraw_cmd(&raw, 0, NBD_C_READ, 0, BLOCK, NULL), 0);
-<<<<<<< HEAD
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + MANY * 16 * MEMORY_FACTOR);
-=======
 	expect_rss(before + MANY * 16);
->>>>>>> nbd4
 	ck_assert(ended(fds[0], 15)); /* the handshake's time is up */
 	ck_assert(ended(fds[MANY - 1], 15));
 	for (unsigned i = 0; i < MANY; i++)
