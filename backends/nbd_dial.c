@@ -5,13 +5,16 @@
  * Everything here blocks and allocates, and so runs before the mount serves, or on the dialer's thread.
  * A handle that comes out of here is ready for commands, and is handed to the loop that uses it.
  *
- * libnbd's sentences name its functions ("nbd_opt_go: …"): what comes in front of the cause is cut off.
+ * libnbd's sentences name its functions ("nbd_opt_go: …"): what comes in front of the cause is cut off.  What the
+ * server itself has to say (who has the export, say) libnbd tells to its debug messages alone: they are on until
+ * the handshake is over.
  */
 #include "backends/nbd_int.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,11 +40,51 @@ const char *nbd_cause(const char *text)
 	return text;
 }
 
-static int dial_error(const struct nbd_address *address, struct err *err)
+/* What the server has said; "" if nothing. */
+struct answer {
+	char text[256];
+};
+
+/* libnbd's debug callback.  The text is a stranger's: what is not plain is replaced. */
+static int listen_to(void *user_data, const char *context, const char *msg)
+{
+	static const char begin[] = "server error message: ";
+	struct answer *answer = user_data;
+	const char *at = strstr(msg, begin);
+
+	if (!at)
+		return 0;
+	snprintf(answer->text, sizeof(answer->text), "%s", at + strlen(begin));
+	for (char *p = answer->text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
+	return 0;
+}
+
+static void listen_begin(struct nbd_handle *handle, struct answer *answer)
+{
+	const nbd_debug_callback listener = {.callback = listen_to, .user_data = answer};
+
+	nbd_set_debug_callback(handle, listener);
+	nbd_set_debug(handle, true);
+}
+
+static void listen_end(struct nbd_handle *handle)
+{
+	nbd_set_debug(handle, false);
+	nbd_clear_debug_callback(handle);
+}
+
+static int dial_error(
+    const struct nbd_address *address, const struct answer *answer, struct err *err)
 {
 	int code = nbd_get_errno() ? -nbd_get_errno() : -EPROTO;
 	const char *text = nbd_get_error();
 
+	/* Not what it has answered to an option that was dispensable, before it went away. */
+	if (answer && *answer->text && text && strstr(text, "handshake: "))
+		return err_set(
+		    err, code, "%s: the server refuses: %s", address->text, answer->text);
 	if (code == -ECONNREFUSED || code == -ENOENT)
 		return err_set(err, code,
 		    "%s: %s: is an NBD server running there, with that export?", address->text,
@@ -76,24 +119,24 @@ static int configure(struct nbd_handle *handle, const struct nbd_address *addres
 }
 
 static int shake_hands(struct nbd_handle *handle, const struct nbd_address *address,
-    const _Atomic bool *cancel, struct err *err)
+    const struct answer *answer, const _Atomic bool *cancel, struct err *err)
 {
 	uint64_t until;
 
 	if (address->socket ? nbd_aio_connect_unix(handle, address->socket)
 			    : nbd_aio_connect_tcp(handle, address->host, address->port))
-		return dial_error(address, err);
+		return dial_error(address, answer, err);
 	until = loop_now_ns() + DIAL_MS * 1000000ull;
 	while (!nbd_aio_is_ready(handle)) {
 		if (nbd_aio_is_dead(handle) || nbd_aio_is_closed(handle))
-			return dial_error(address, err);
+			return dial_error(address, answer, err);
 		if (atomic_load(cancel))
 			return err_set(err, -ECANCELED, "%s: no longer wanted", address->text);
 		if (loop_now_ns() > until)
 			return err_set(err, -ETIMEDOUT, "%s: no answer for %d s", address->text,
 			    DIAL_MS / 1000);
 		if (nbd_poll(handle, SLICE_MS) == -1)
-			return dial_error(address, err);
+			return dial_error(address, answer, err);
 	}
 	return 0;
 }
@@ -144,7 +187,7 @@ static int ask(struct nbd_handle *handle, const struct nbd_address *address,
 	int rc;
 
 	if (size < 0)
-		return dial_error(address, err);
+		return dial_error(address, NULL, err);
 	rc = block_sizes(handle, address, features, err);
 	if (rc)
 		return rc;
@@ -164,13 +207,20 @@ int nbd_dial(const struct nbd_address *address, bool plain, const _Atomic bool *
     struct nbd_handle **ret_handle, struct nbd_features *ret_features, struct err *err)
 {
 	struct nbd_handle *handle = nbd_create();
+	struct answer answer = {""};
+	bool debug;
 	int rc;
 
 	if (!handle)
 		return err_set(err, -ENOMEM, "out of memory for an NBD connection");
-	rc = configure(handle, address, plain) ? dial_error(address, err) : 0;
+	debug = nbd_get_debug(handle) > 0; /* LIBNBD_DEBUG: somebody else listens */
+	rc = configure(handle, address, plain) ? dial_error(address, NULL, err) : 0;
+	if (rc == 0 && !debug)
+		listen_begin(handle, &answer);
 	if (rc == 0)
-		rc = shake_hands(handle, address, cancel, err);
+		rc = shake_hands(handle, address, &answer, cancel, err);
+	if (!debug)
+		listen_end(handle);
 	if (rc == 0)
 		rc = ask(handle, address, ret_features, err);
 	if (rc) {

@@ -7,7 +7,7 @@
  * there is only one.
  *
  * All clients of one region are one session of its pool (core/pool.h): they share the right to write, as
- * CAN_MULTI_CONN promises.  A client that may write opens with POOL_PIN, as loop devices do: while it is
+ * CAN_MULTI_CONN promises.  To others they are known by the first of them: that never changes, so nothing guards it.  A client that may write opens with POOL_PIN, as loop devices do: while it is
  * there nobody else writes, resizes, renames or removes the region.  One that only reads prevents nothing.
  *
  * Locking: mu protects the table.  It is not held while a pool is asked.
@@ -78,8 +78,9 @@ static struct nbd_export **find_locked(
 }
 
 /* NULL: out of memory. */
-static struct nbd_export *export_get(struct server *server, struct pool *pool, uint64_t region)
+static struct nbd_export *export_get(struct nbd_client *nc, struct pool *pool, uint64_t region)
 {
+	struct server *server = nc->sl->server;
 	struct nbd_exports *exports = server_nbd_exports(server);
 	uint64_t session = sessions_tag(server_sessions(server));
 	struct nbd_export **link;
@@ -88,15 +89,16 @@ static struct nbd_export *export_get(struct server *server, struct pool *pool, u
 	link = find_locked(exports, pool, region);
 	if (!*link) {
 		*link = calloc(1, sizeof(**link));
-		if (*link)
+		if (*link) {
 			**link = (struct nbd_export){
 			    .pool = pool,
 			    .region = region,
 			    .session = session,
-			    .who = {.ops = &who_ops,
-				.writer = session,
-				.holder = "a client of its NBD export"},
+			    .who = {.ops = &who_ops, .writer = session},
 			};
+			snprintf((*link)->who.holder, POOL_HOLDER_MAX,
+			    "clients of its NBD export (the first: %s)", nc->address);
+		}
 	}
 	if (*link)
 		(*link)->refs++;
@@ -286,7 +288,7 @@ void nbd_export_open(struct nbd_client *nc, void (*done)(struct nbd_client *nc, 
 	const struct nbd_found *found = &nc->found;
 
 	nc->opened = done;
-	nc->export = export_get(nc->sl->server, found->pool, found->attr.id);
+	nc->export = export_get(nc, found->pool, found->attr.id);
 	if (!nc->export) {
 		done(nc, -ENOMEM);
 		return;

@@ -171,7 +171,7 @@ void nbd_cmd_release(struct nbd_cmd *part);
 /* Answers a command that has no data to return: 0 or -errno; or an NBD error. */
 void nbd_cmd_answer(struct nbd_cmd *cmd, int err);
 void nbd_cmd_refuse(struct nbd_cmd *cmd, uint32_t error);
-/* Sends what part->out has; count replies of its command are to come in all (set before the first). */
+/* Sends what part->out has.  head->unsent, set before the first, is how many a command sends in all. */
 void nbd_cmd_send(struct nbd_cmd *part);
 
 /* ---- nbd_io.c ---- */

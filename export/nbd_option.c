@@ -152,8 +152,8 @@ static void refuse_open(struct nbd_client *nc, int err)
 	switch (err) {
 	case -EBUSY:
 		nbd_option_error(nc, NBD_R_ERR_POLICY,
-		    "export \"%s\" is in use: another client writes to it; \"%s/ro\" can be read",
-		    shown, shown);
+		    "export \"%s\" is in use: %s writes to it; \"%s/ro\" can be read", shown,
+		    *nc->preq.ret_holder ? nc->preq.ret_holder : "another client", shown);
 		break;
 	case -EACCES:
 		nbd_option_error(nc, NBD_R_ERR_POLICY,

@@ -104,6 +104,7 @@ struct fs {
 	struct loop_timer starved;
 	struct loop_task go_on; /* memory came back */
 	int pipe[2]; /* replies whose bytes come in a pipe; empty between them */
+	bool piped; /* it is large enough for them */
 
 	/* Nodes. */
 	struct fs_node *nodes[FS_NODE_BUCKETS];

@@ -297,8 +297,10 @@ START_TEST(pins_are_not_taken)
 	raw_close(&a);
 	usleep(LEASE_MS * 1000 * 9 / 4);
 	busy_because_of(&b, open_r(&b, POOL_WRITE, 1), "client 1");
+	busy_because_of(&b, resize(&b, REGION, 0), "client 1"); /* not even to what it is */
 	ck_assert(join(&a, pools[_i], 1, 2, 0));
 	ck_assert_int_eq(raw_write(&a, 2, 0, "a", 1), 0);
+	ck_assert_int_eq(resize(&a, REGION, 0), 0);
 }
 END_TEST
 

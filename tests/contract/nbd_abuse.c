@@ -20,6 +20,13 @@
 
 enum { SIZE = NBDTEST_SIZE, BLOCK = NBDTEST_BLOCK, MANY = 10000 };
 
+/* Sanitizers keep for themselves what is freed, and what they know of each descriptor and thread. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { MEMORY_COUNTS = 0 };
+#else
+enum { MEMORY_COUNTS = 1 };
+#endif
+
 static struct nbdtest test;
 static struct nbdraw raw;
 static uint8_t data[1 << 20];
@@ -47,6 +54,12 @@ static int dial(void)
 	rig_check(
 	    connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0, "connect: %s", strerror(errno));
 	return fd;
+}
+
+static void expect_rss(unsigned long most_kib)
+{
+	if (MEMORY_COUNTS)
+		ck_assert_uint_lt(donor_rss_kib(&test.donor), most_kib);
 }
 
 static bool ended(int fd, unsigned seconds)
@@ -177,7 +190,7 @@ START_TEST(slow_readers)
 	}
 	ck_assert_uint_lt(sent, 1000000);
 	nbdtest_unharmed(&test);
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + 40 * 1024);
+	expect_rss(before + 40 * 1024);
 }
 END_TEST
 
@@ -195,7 +208,7 @@ START_TEST(unread_options)
 		sent++;
 	ck_assert_uint_lt(sent, 1000000);
 	nbdtest_unharmed(&test);
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + 8 * 1024);
+	expect_rss(before + 8 * 1024);
 }
 END_TEST
 
@@ -219,7 +232,7 @@ START_TEST(ten_thousand_connections)
 	nbdtest_unharmed(&test);
 	nbdraw_open(&raw, test.path, NBD_SIMPLE, "ram/work", NULL);
 	ck_assert_uint_eq(nbdraw_cmd(&raw, 0, NBD_C_READ, 0, BLOCK, NULL), 0);
-	ck_assert_uint_lt(donor_rss_kib(&test.donor), before + MANY * 16);
+	expect_rss(before + MANY * 16);
 	ck_assert(ended(fds[0], 15)); /* the handshake's time is up */
 	ck_assert(ended(fds[MANY - 1], 15));
 	for (unsigned i = 0; i < MANY; i++)

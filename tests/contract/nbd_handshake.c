@@ -544,7 +544,8 @@ START_TEST(one_writer)
 	ck_assert_int_eq(raw_control(&holder, &req, 0, 0), 0);
 	begin();
 	ck_assert_uint_eq(info(NBD_O_GO, "ram/work"), NBD_R_ERR_POLICY);
-	ck_assert_ptr_nonnull(strstr((char *)raw.reply, "in use"));
+	ck_assert_ptr_nonnull(strstr((char *)raw.reply, "in use: "));
+	ck_assert_ptr_nonnull(strstr((char *)raw.reply, "(127.0.0.1")); /* by whom */
 	ck_assert_ptr_nonnull(strstr((char *)raw.reply, "ram/work/ro"));
 	ck_assert_uint_eq(info(NBD_O_GO, "ram/work/ro"), NBD_R_INFO);
 	ck_assert(nbd_get16(raw.reply + 10) & NBD_READ_ONLY);
