@@ -234,7 +234,6 @@ struct push {
 	int from, to;
 	char *buf; /* COPY_BYTES */
 	const char *name; /* of the target */
-	uint64_t size; /* bytes of the entry's region: a range may end behind it */
 	uint64_t done, total;
 	struct progress progress;
 	struct err *err;
@@ -271,7 +270,7 @@ static int copy_piece(struct push *push, uint64_t off, size_t len)
 static void push_range(void *ctx, uint64_t off, uint64_t len)
 {
 	struct push *push = ctx;
-	uint64_t end = off + len < push->size ? off + len : push->size;
+	uint64_t end = off + len;
 
 	while (push->res == 0 && off < end) {
 		uint64_t left = end - off;
@@ -353,7 +352,6 @@ static int push_to(const struct rescue_args *args, const char *dir, const char *
 		return res;
 	if (snprintf(copy, sizeof(copy), "%s/rescue.%d", dir, (int)getpid()) >= (int)sizeof(copy))
 		return err_sys(err, -ENAMETOOLONG, "%s", dir);
-	push.size = entry.size;
 	push.total = entry.dirty_bytes;
 	push.buf = malloc(COPY_BYTES);
 	if (!push.buf)

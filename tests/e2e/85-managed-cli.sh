@@ -5,8 +5,8 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 requires fuse jq setfattr getfattr
-donor_start ram=memory:?size=256M
-M=$T/m D=$T/d
+donor_start ram=memory:?size=256M --lease 2s
+M=$T/m D=$T/d C=$T/cache
 
 # of FILTER: what `status --json` says of the managed mount.
 of() {
@@ -20,6 +20,23 @@ cache_of() {
 
 tasks_are() {
 	[[ $(of .tasks) == "$1" ]]
+}
+
+opens() {
+	"$TOOLS/fileop" "$1" size >/dev/null 2>&1
+}
+
+says_of_status() {
+	[[ $(run "$REMRAM" status "$M") == *"$1"* ]]
+}
+
+# aside FILTER: of what is kept aside first.
+aside() {
+	run "$REMRAM" rescue --json "$C" | jq -r ".[0] | $1"
+}
+
+has_aside() {
+	[[ $(aside .key) != null ]]
 }
 
 connected() {
@@ -167,11 +184,6 @@ timeout 30 "$TOOLS/terminal" 80x24 wait=500 type=^C -- "$REMRAM" top "$M" >"$T/s
 is "exit code after Ctrl-C" "$code" 0
 contains "back after Ctrl-C" "$(<"$T/screen")" $'\e[?1049l'
 
-step "a bar on a terminal, none elsewhere"
-run "$REMRAM" evict -q "$M"
-on_terminal 80x24 -- "$REMRAM" pull "$M/work" >"$T/screen"
-contains "what it says" "$(<"$T/screen")" "work: 32.0 MiB here"
-
 step "mistakes are named, with mount's exit codes"
 code_of 32 "is mounted without a cache: mount it with -o cache=" "$REMRAM" pull "$D/work"
 code_of 32 "is mounted without a cache" "$REMRAM" flush "$D"
@@ -205,9 +217,72 @@ eventually 20 "the donor is back" connected
 exec 8<&-
 umount_dir "$M"
 
-step "mounting with pull_first, and a draining umount, say how far they are"
-mount_pool ram "$M" -o cache=memory,pull=all,pull_first=100%
-is "resident" "$(cache_of work resident)" $((32 << 20))
+step "on a slow network there is a bar on a terminal, and plain lines elsewhere"
+port=$(e2e_port)
+job "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" --bandwidth 16M
+proxy=$JOB
+eventually 10 "the proxy listens" test -S "$T/proxy"
+SRC=127.0.0.1:$port:/ram
+mkdir -p "$M"
+guard_add mount "$M"
+on_terminal 80x24 -- "$REMRAM" mount "$SRC" "$M" -o cache=memory,pull=all,pull_first=50%,push_interval=1h,max_dirty=64M \
+	>"$T/screen"
+contains "mount" "$(<"$T/screen")" "pulling first  ["
+at_least "resident" "$(cache_of work resident)" $((16 << 20))
+run "$REMRAM" pull -q "$M/work"
+run "$REMRAM" evict -q "$M"
+on_terminal 80x24 -- "$REMRAM" pull "$M/work" >"$T/screen"
+contains "pull" "$(<"$T/screen")" "pulling  ["
+contains "its last line" "$(tail -n 1 "$T/screen")" "work: 32.0 MiB here"
+talk writer "$TOOLS/fileop" "$M/work" -
+tell writer write 0 16M 5
+on_terminal 80x24 -- "$REMRAM" flush "$M/work" >"$T/screen"
+contains "flush" "$(<"$T/screen")" "flushing  ["
+contains "its last line" "$(tail -n 1 "$T/screen")" "work: 16.0 MiB flushed"
+run "$TOOLS/ask" "$T/proxy" bandwidth 4M >"$T/out"
+run "$REMRAM" evict -q "$M"
+run "$REMRAM" pull -q "$M/work" 0-1M
+run_for 60 "$REMRAM" pull "$M/work" >"$T/out" 2>"$T/err"
+contains "a plain line" "$(head -n 1 "$T/err")" "pulling: "
+is "columns moved" "$(grep -c $'\e' "$T/err")" 0
+run "$TOOLS/ask" "$T/proxy" bandwidth 16M >"$T/out"
+tell writer write 0 16M 6
+hang_up writer
+on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"
+contains "umount" "$(<"$T/screen")" "pushing  ["
+guard_drop mount "$M"
+fileop --read "$D/work" verify 0 16M 6
+
+step "what goes aside with a lost lease is listed, written, pushed and dropped"
+run "$TOOLS/ask" "$T/proxy" bandwidth 0 >"$T/out"
+mount_source "$SRC" "$M" -o "cache=$C,pull=none,push_interval=1h,max_dirty_age=2h"
+says "nothing is kept aside" "$REMRAM" rescue "$C"
+talk writer "$TOOLS/fileop" "$M/work" -
+tell writer write 1M 64K 7
+run "$TOOLS/ask" "$T/proxy" blackhole >"$T/out"
+eventually 20 "the lease is taken" opens "$D/work"
+fileop "$D/work" write 0 2M 8 , fsync
+run "$TOOLS/ask" "$T/proxy" resume >"$T/out"
+[[ $(ask_talk writer fsync | tail -n 1) == failed ]] || fail "fsync has not failed"
+eventually 10 "status knows" says_of_status "LEASE LOST to another client"
+contains "top" "$(run "$REMRAM" top --once -i 100ms "$M")" "LEASE LOST"
+hang_up writer
+eventually 10 "it is kept aside" has_aside
+is "what it is" "$(aside '"\(.kind) \(.name) \(.dirty_bytes) \(.ranges) \(.unknown)"')" "region work 65536 1 false"
+contains "for people" "$(run "$REMRAM" rescue list "$C")" "  work  64.0 KiB dirty in 1 range, of 32.0 MiB"
+key=$(aside .key)
+run "$REMRAM" rescue write "$C" "$key" "$T/rescued" >"$T/out"
+is "size" "$(stat -c %s "$T/rescued")" $((32 << 20))
+fileop --read "$T/rescued" verify 1M 64K 7
+fileop --read "$D/work" verify 0 2M 8
+says "$M/work: 64.0 KiB pushed; \`remram rescue drop $C $key\` removes what was kept aside" \
+	"$REMRAM" rescue push "$C" "$key" "$M/work"
+fileop --read "$D/work" verify 0 1M 8 , verify 1M 64K 7
+code_of 32 "--force drops it for ever" "$REMRAM" rescue drop "$C" "$key"
+says "" "$REMRAM" rescue drop --force "$C" "$key"
+says "nothing is kept aside" "$REMRAM" rescue "$C"
 umount_dir "$M"
+kill "$proxy"
+job_wait 10 "$proxy"
 umount_dir "$D"
 finish

@@ -6,7 +6,6 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,18 +94,17 @@ static void slurp(const char *name, char *buf)
 }
 
 /* The exit code of `remram rescue ARGS…`; what it prints is in said and complained. */
-static int rescue(const char *first, ...)
+#define rescue(...) rescue_argv((const char *const[]){__VA_ARGS__, NULL})
+
+static int rescue_argv(const char *const *args)
 {
 	char one[RIG_PATH_MAX + 16], two[RIG_PATH_MAX + 16];
 	char *argv[ARGS_MAX + 2] = {(char *)"rescue"};
 	int argc = 1, status;
-	va_list ap;
 	pid_t pid;
 
-	va_start(ap, first);
-	for (const char *arg = first; arg; arg = va_arg(ap, const char *))
-		argv[argc++] = (char *)arg;
-	va_end(ap);
+	for (; *args; args++)
+		argv[argc++] = (char *)*args;
 	snprintf(one, sizeof(one), "%s/stdout", dir);
 	snprintf(two, sizeof(two), "%s/stderr", dir);
 	fflush(NULL);
@@ -142,7 +140,7 @@ static void expect_file(const char *name, int rest)
 	memset(want, rest, SIZE);
 	memcpy(want + INDEX_CHUNK + 2 * STORE_BLOCK, data + INDEX_CHUNK + 2 * STORE_BLOCK,
 	    2 * STORE_BLOCK);
-	memcpy(want + 4 * INDEX_CHUNK - STORE_BLOCK, data + 4 * INDEX_CHUNK - STORE_BLOCK,
+	memcpy(want + (4 * INDEX_CHUNK - STORE_BLOCK), data + (4 * INDEX_CHUNK - STORE_BLOCK),
 	    STORE_BLOCK - 100);
 	ck_assert_int_eq(memcmp(seen, want, SIZE), 0);
 }
@@ -189,18 +187,18 @@ START_TEST(listing)
 {
 	struct json *doc;
 
-	ck_assert_int_eq(rescue(path, NULL), 0);
+	ck_assert_int_eq(rescue(path), 0);
 	ck_assert_str_eq(said, "nothing is kept aside\n");
-	ck_assert_int_eq(rescue("list", "--json", path, NULL), 0);
+	ck_assert_int_eq(rescue("list", "--json", path), 0);
 	ck_assert_str_eq(said, "[]\n");
 	keep("work");
 	keep("ev\033il \"name\"");
-	ck_assert_int_eq(rescue("list", path, NULL), 0);
+	ck_assert_int_eq(rescue("list", path), 0);
 	has(said, key);
 	has(said, "  work  11.9 KiB dirty in 2 ranges, of 1023.9 KiB\n");
 	has(said, "  ev?il \"name\"  ");
 	has(said, "    the lease was lost to ?[2Jhost\n");
-	ck_assert_int_eq(rescue(path, "-j", NULL), 0);
+	ck_assert_int_eq(rescue(path, "-j"), 0);
 	ck_assert_int_eq(json_parse(said, strlen(said), &doc, &err), 0);
 	ck_assert_str_eq(json_string(json_find(json_first(doc), "name"), ""), "work");
 	ck_assert_str_eq(
@@ -214,18 +212,18 @@ END_TEST
 START_TEST(writing)
 {
 	keep("work");
-	ck_assert_int_eq(rescue("write", path, key, out, NULL), 0);
+	ck_assert_int_eq(rescue("write", path, key, out), 0);
 	has(said, "11.9 KiB of work at their places");
 	expect_file(out, 0);
 	/* It never overwrites. */
-	ck_assert_int_eq(rescue("write", path, key, out, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("write", path, key, out), MOUNT_EX_FAIL);
 	has(complained, "remram: ");
 	unlink(out);
 	damage();
-	ck_assert_int_eq(rescue("write", path, key, out, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("write", path, key, out), MOUNT_EX_FAIL);
 	has(complained, "1 block does not fit its checksum");
 	ck_assert_int_eq(access(out, F_OK), -1);
-	ck_assert_int_eq(rescue("write", "--force", path, key, out, NULL), 0);
+	ck_assert_int_eq(rescue("write", "--force", path, key, out), 0);
 	has(said, "; 1 block does not fit its checksum\n");
 	expect_file(out, 0);
 	ck_assert_str_eq(complained, "");
@@ -238,28 +236,28 @@ START_TEST(pushing)
 
 	keep("work");
 	files = files_in_cache();
-	ck_assert_int_eq(rescue("push", path, key, out, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("push", path, key, out), MOUNT_EX_FAIL);
 	has(complained, "No such file");
 	make_target();
-	ck_assert_int_eq(rescue("push", path, key, out, NULL), 0);
+	ck_assert_int_eq(rescue("push", path, key, out), 0);
 	has(said, "11.9 KiB pushed");
 	expect_file(out, 0xff);
 	/* It is still there, and nothing else is. */
-	ck_assert_int_eq(rescue(path, NULL), 0);
+	ck_assert_int_eq(rescue(path), 0);
 	has(said, key);
 	ck_assert_uint_eq(files_in_cache(), files);
 
 	unlink(out);
 	make_target();
 	damage();
-	ck_assert_int_eq(rescue("push", path, key, out, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("push", path, key, out), MOUNT_EX_FAIL);
 	has(complained, "nothing was pushed");
 	ck_assert_uint_eq(files_in_cache(), files);
-	ck_assert_int_eq(rescue("push", "-f", path, key, out, NULL), 0);
+	ck_assert_int_eq(rescue("push", "-f", path, key, out), 0);
 	expect_file(out, 0xff);
 	/* A directory, a device. */
-	ck_assert_int_eq(rescue("push", path, key, dir, NULL), MOUNT_EX_FAIL);
-	ck_assert_int_eq(rescue("push", path, key, "/dev/null", NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("push", path, key, dir), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("push", path, key, "/dev/null"), MOUNT_EX_FAIL);
 	has(complained, "not a region");
 }
 END_TEST
@@ -267,12 +265,12 @@ END_TEST
 START_TEST(dropping)
 {
 	keep("work");
-	ck_assert_int_eq(rescue("drop", path, key, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("drop", path, key), MOUNT_EX_FAIL);
 	has(complained, "--force drops it for ever");
-	ck_assert_int_eq(rescue("drop", "--force", path, key, NULL), 0);
-	ck_assert_int_eq(rescue(path, NULL), 0);
+	ck_assert_int_eq(rescue("drop", "--force", path, key), 0);
+	ck_assert_int_eq(rescue(path), 0);
 	ck_assert_str_eq(said, "nothing is kept aside\n");
-	ck_assert_int_eq(rescue("drop", "--force", path, key, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("drop", "--force", path, key), MOUNT_EX_FAIL);
 	has(complained, "nothing is kept aside under");
 }
 END_TEST
@@ -284,14 +282,14 @@ START_TEST(wrong_calls)
 	    {"--jason", NULL}};
 
 	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-		ck_assert_int_eq(rescue(calls[i][0], calls[i][1], calls[i][2], calls[i][3], NULL),
-		    MOUNT_EX_USAGE);
+		ck_assert_int_eq(
+		    rescue(calls[i][0], calls[i][1], calls[i][2], calls[i][3]), MOUNT_EX_USAGE);
 		ck_assert_str_eq(said, "");
 		ck_assert_str_ne(complained, "");
 	}
-	ck_assert_int_eq(rescue("--help", NULL), 0);
+	ck_assert_int_eq(rescue("--help"), 0);
 	has(said, "usage: remram rescue");
-	ck_assert_int_eq(rescue("--json", dir, NULL), MOUNT_EX_FAIL);
+	ck_assert_int_eq(rescue("--json", dir), MOUNT_EX_FAIL);
 	ck_assert_str_eq(said, "");
 	has(complained, dir);
 }

@@ -232,6 +232,9 @@ START_TEST(keeping)
 
 	ask("pull %llu 0-", (unsigned long long)id);
 	ck_assert_int_eq(task_result(), 0);
+	/* More cells than blocks: each shows something. */
+	ck_assert_ptr_null(strstr(ask("map %llu 4096", (unsigned long long)id), "[0,"));
+	ck_assert_ptr_nonnull(strstr(answer, "[[1000,0,0],"));
 	ck_assert_str_eq(ask("keep %llu 0-1", (unsigned long long)id), "ok");
 	ask("evict %llu 0-", (unsigned long long)id);
 	parsed();
