@@ -17,7 +17,8 @@
  *            directory, is given up with a message; opens fail with -EBUSY until then
  *   ENDING   it is being closed, kept aside or forgotten
  *
- * Opening: -EBUSY as the lower pool says, and in LOST.  Whoever opens for writing has the lower pool's lease
+ * Opening: -EBUSY as the lower pool says, and in LOST; -EACCES for writing to what cannot be read (a part of a block
+ * needs the rest).  Whoever opens for writing has the lower pool's lease
  * (POOL_SHARED and POOL_PIN are refused with -EOPNOTSUPP: a copy of what several write, or of swap, can't be kept
  * right).  FLUSH of a handle is what the region's durability promises, and ends with a commit of the index.
  *

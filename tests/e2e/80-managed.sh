@@ -92,6 +92,17 @@ for pool in ram disk; do
 	umount_dir "$D"
 done
 
+step "SIGTERM pushes what is left"
+mount_pool ram "$M" -o cache=memory,push_interval=1h,max_dirty_age=2h
+mount_pool ram "$D"
+pid=$(daemon_pid "$M")
+fileop --create "$M/term" write 0 20M 9
+kill -TERM "$pid"
+eventually 20 "the daemon ends" process_gone "$pid"
+guard_drop mount "$M"
+fileop --read "$D/term" verify 0 20M 9
+umount_dir "$D"
+
 step "a mount that waits for its first bytes"
 mount_pool ram "$M" -o cache=memory,pull=all,pull_first=50%
 fileop --create "$M/first" write 0 8M 1

@@ -8,9 +8,9 @@
 requires fuse fio jq
 donor_start disk="file:$T/pool?size=512M" --lease 2s
 M=$T/m D=$T/d C=$T/cache
-SECRET_SEED=${SEED:-$SRANDOM}
-echo "# SEED=$SECRET_SEED" >&2
-RANDOM=$((SECRET_SEED % 32768))
+KILL_SEED=${SEED:-$SRANDOM}
+echo "# SEED=$KILL_SEED" >&2
+RANDOM=$((KILL_SEED % 32768))
 
 proxy_port=$(e2e_port)
 "$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
@@ -64,7 +64,7 @@ check_slots() {
 	done <"$T/done"
 	for i in "${last[@]}"; do
 		[[ ${begun[$((i % SLOTS))]} == "$i" ]] || continue
-		args+=(, verify $((i % SLOTS * 524288 + i % 3 * 1000)) 262144 "$i")
+		args+=("," verify $((i % SLOTS * 524288 + i % 3 * 1000)) 262144 "$i")
 	done
 	[[ ${#args[@]} -eq 0 ]] || fileop --read "$file" "${args[@]:1}"
 }
