@@ -552,6 +552,11 @@ int peer_pool_create(
 	return 0;
 }
 
+void peer_pool_uuid(const struct pool *pool, uint8_t ret_uuid[16])
+{
+	memcpy(ret_uuid, ((const struct peer *)pool)->welcome.pool_uuid, 16);
+}
+
 struct store_stats *peer_pool_stats(struct pool *pool)
 {
 	return ((struct peer *)pool)->stats;
