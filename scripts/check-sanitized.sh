@@ -32,7 +32,7 @@ rm -f "$REPORTS".*
 COMMON=log_path=$REPORTS:print_stacktrace=1
 export ASAN_OPTIONS=$COMMON:detect_leaks=1 UBSAN_OPTIONS=$COMMON
 export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan.supp:print_suppressions=0
-export TSAN_OPTIONS=$COMMON:second_deadlock_stack=1
+export TSAN_OPTIONS=$COMMON:second_deadlock_stack=1:suppressions=$PWD/scripts/tsan.supp:print_suppressions=0
 
 # What needs locked memory is skipped here, also where nothing else may be.
 TEST_SECONDS=600 E2E_SECONDS=500 CI='' tests/run.sh "$@" | tee "$O/check.log" || true
