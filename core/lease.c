@@ -262,6 +262,8 @@ int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lea
 
 	if (rh && rh->handle.flags & POOL_WRITE && !lease_held(rh))
 		return -ENOLCK;
+	if (region->pins && region->pin_session != req->session)
+		return busy(req, user_find(region, region->pin_session));
 	rc = check_holder(region, req, lease_ms);
 	if (rc)
 		return rc;
@@ -338,7 +340,7 @@ void lease_writer_now(const struct region *region, struct catalogue_writer *ret_
 	*ret_writer = (struct catalogue_writer){
 	    .writer = lasting(last),
 	    .base = atomic_load(&region->base),
-	    .writing = holder || region->lease.shared || region->refs,
+	    .writing = holder || region->lease.shared || region->refs || unrest(region),
 	};
 	if (!ret_writer->writing)
 		return;

@@ -85,7 +85,8 @@ void lease_closed(struct region_handle *rh);
  * already. */
 bool lease_held(const struct region_handle *rh);
 
-/* What the catalogue should know of the region's writer now. */
+/* What the catalogue should know of the region's writer now: also of one that has lost the lease, as long as
+ * something of its is in flight. */
 void lease_writer_now(const struct region *region, struct catalogue_writer *ret_writer);
 
 /* A session has moved the version: the others are told. */

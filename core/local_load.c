@@ -40,6 +40,7 @@ static void load_versions(struct region *region, const struct region_attr *saved
 		return;
 	/* One that nobody was told before: not by this life of the daemon, nor by the last one, which may have
 	 * moved it after the catalogue was told. */
+	region->fresh = true;
 	atomic_store(&region->version, fresh > now ? fresh : now);
 	if (atomic_load(&region->writer) == 0)
 		atomic_store(&region->base, atomic_load(&region->version));
@@ -100,6 +101,24 @@ static void load_orphan(void *ctx, uint64_t id)
 	lp->backend->ops->region_remove(lp->backend, id, NULL);
 }
 
+/* The catalogue is told the versions that load_versions has made: if it were not, and this life of the daemon ended
+ * as the last one did, the next one might make them again, for other bytes.  Where that fails the pool is used all
+ * the same; the log says what is wrong. */
+static void remember_versions(struct local_pool *lp)
+{
+	for (size_t i = 0; i < lp->table.count; i++) {
+		struct region *region = lp->table.by_id[i];
+		struct catalogue_writer writer;
+		struct region_attr attr;
+
+		if (!region->fresh)
+			continue;
+		region_get_attr(region, atomic_load(&region->writer), &attr);
+		lease_writer_now(region, &writer);
+		local_remember(lp, region, region->name, &attr, &writer);
+	}
+}
+
 static int load(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
 {
 	struct load load = {.lp = lp, .err = err};
@@ -115,6 +134,8 @@ static int load(struct local_pool *lp, const struct local_pool_conf *conf, struc
 	rc = catalogue_load(lp->cat, load_region, load_xattr, &load, err);
 	if (rc == 0)
 		rc = load.rc;
+	if (rc == 0)
+		remember_versions(lp);
 	if (rc == 0)
 		rc = lp->backend->ops->region_list(lp->backend, load_orphan, &load, err);
 	return rc;

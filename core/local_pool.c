@@ -497,11 +497,12 @@ void local_pool_close(struct pool *pool, struct handle *handle)
 
 /* ---- notices ---- */
 
-static void changed(struct region *region, uint64_t session)
+static void changed(struct region *region, uint64_t session, uint64_t writer)
 {
 	struct local_pool *lp = region->owner;
 
 	pthread_mutex_lock(&lp->mu);
+	region_move(region, writer);
 	lease_changed(region, session);
 	pthread_mutex_unlock(&lp->mu);
 }

@@ -68,11 +68,19 @@ struct loop {
 };
 
 static _Thread_local struct loop *self;
+static _Thread_local uint64_t simulated_ns; /* 0: time is real */
+
+void loop_simulate(uint64_t start_ns)
+{
+	simulated_ns = start_ns;
+}
 
 uint64_t loop_now_ns(void)
 {
 	struct timespec ts;
 
+	if (simulated_ns)
+		return simulated_ns;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
@@ -340,15 +348,31 @@ static bool run_posted(struct loop *loop)
 	return true;
 }
 
+void loop_undefer(struct loop *loop, struct loop_task *task)
+{
+	struct loop_task **link = &loop->deferred;
+
+	while (*link && *link != task)
+		link = &(*link)->next;
+	if (!*link)
+		return;
+	*link = task->next;
+	if (!*link)
+		loop->deferred_tail = link;
+	atomic_store(&task->queued, false);
+}
+
 static void run_deferred(struct loop *loop)
 {
 	/* What a deferred task defers runs in the same round. */
 	while (loop->deferred) {
-		struct loop_task *list = loop->deferred;
+		struct loop_task *task = loop->deferred;
 
-		loop->deferred = NULL;
-		loop->deferred_tail = &loop->deferred;
-		run_list(list);
+		loop->deferred = task->next;
+		if (!loop->deferred)
+			loop->deferred_tail = &loop->deferred;
+		atomic_store(&task->queued, false);
+		task->run(task);
 	}
 }
 
@@ -432,6 +456,11 @@ static void wait(struct loop *loop)
 
 	if (poll_events(loop, 0))
 		return;
+	if (simulated_ns && loop->timer_count > 0) {
+		if (!atomic_load(&loop->posted_any) && !atomic_load(&loop->stopping))
+			simulated_ns += timer_wait_ns(loop, simulated_ns);
+		return;
+	}
 	start = loop_now_ns();
 	if (loop->spin_ns && loop->credit && spin(loop, start)) {
 		loop->credit += loop->credit + CREDIT_GAIN <= CREDIT_MAX ? CREDIT_GAIN : 0;

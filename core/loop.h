@@ -54,6 +54,11 @@ struct loop *loop_self(void);
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t loop_now_ns(void);
 
+/* For tests: from now on the calling thread lives in simulated time.  Its loop_now_ns() begins at start_ns,
+ * and a loop on it that has nothing to do moves it on to the next timer instead of sleeping.  0: real time
+ * again. */
+void loop_simulate(uint64_t start_ns);
+
 /* A watched descriptor, embedded in its owner.  ready runs when one of `events` (EPOLLIN, EPOLLOUT;
  * EPOLLERR and EPOLLHUP always) holds; level-triggered.  ready may delete its own and other
  * watches. */
@@ -95,5 +100,7 @@ struct loop_task {
 void loop_post(struct loop *loop, struct loop_task *task);
 /* Runs task when the events of this round are handled; on the loop's thread only. */
 void loop_defer(struct loop *loop, struct loop_task *task);
+/* Takes it back, if it has not run yet. */
+void loop_undefer(struct loop *loop, struct loop_task *task);
 
 #endif

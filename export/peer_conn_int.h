@@ -58,7 +58,9 @@ struct peer_req {
 	struct frame_req frame;
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
-	void *lent; /* WRITE: the payload is received into the region (store_lend), or NULL */
+	void *
+	    lent; /* WRITE that has not succeeded: its payload is received into the region (store_lend); or
+			NULL */
 	struct store *lender; /* a loan of `off`, `len` to end with the request; or NULL */
 	union {
 		struct store_req sreq;

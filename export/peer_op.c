@@ -56,6 +56,7 @@ static void data_done(struct store_req *sreq, int err)
 		len = frame_extents_put(area, sreq->extents, sreq->ret_extents);
 		peer_req_answer(req, 0, 0, area, len);
 	} else {
+		req->lent = NULL; /* the region knows of the change */
 		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 }

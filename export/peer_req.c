@@ -4,7 +4,8 @@
  *
  * Invariants:
  *   1. pc->in_flight counts the requests taken and not back.
- *   2. A request with a lender holds a loan of its range until it is put.
+ *   2. A request with a lender holds a loan of its range until it is put.  For a WRITE `lent` is set, too, until
+ *      the write has succeeded: what half a payload has changed is told when the loan ends.
  */
 #include "export/peer_conn_int.h"
 
@@ -12,6 +13,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/region.h"
 
 int peer_reqs_alloc(struct server_loop *sl)
 {
@@ -45,6 +48,8 @@ void peer_req_put(struct peer_req *req)
 	struct server_loop *sl = pc->sl;
 
 	peer_req_drop_buffer(req);
+	if (req->lent)
+		region_lent_changed((struct handle *)req->lender);
 	if (req->lender)
 		store_unlend(req->lender, req->frame.off, (uint32_t)req->frame.len);
 	req->next = sl->free_reqs;

@@ -28,7 +28,7 @@ enum {
 	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of a big buffer: the longest request fits */
 	FS_SMALL = 16 * 1024, /* a small buffer */
 	FS_SMALL_COUNT = 256, /* when they are out, big ones are used */
-	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
+	FS_BIG_COUNT = 32, /* big buffers in use while all is well */
 	/* More of them for when the donor is away: interrupts must still be read; dev.c says how. */
 	FS_BIG_SPARE = 256,
 	FS_BIG_SPARE_TOUCHED = 8, /* where each one costs memory */

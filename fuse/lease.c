@@ -10,6 +10,9 @@
  *   FRESH → (notice) QUEUED → (the thread is free) DROPPING → FRESH
  *   DROPPING → (notice) AGAIN → (dropped) QUEUED
  *
+ * A thread that waits for a page cannot be killed, and keeps the device open: a daemon that is killed just then
+ * leaves a connection that nobody serves, until it is aborted (mount/unmount.c does so).
+ *
  * An answer to a READ that was under way before the notice is not lost sight of: its page is locked, the kernel
  * waits for it and then drops it.
  *

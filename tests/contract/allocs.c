@@ -116,8 +116,8 @@ START_TEST(rule_8_the_data_path_allocates_nothing)
 
 	batch = calloc(1, sizeof(*batch));
 	if (contract_begin(&stack, contract_factories[_i], SIZE)) {
-		/* This one sets a timer for each request, and a loop's room for timers grows once. */
-		if (strcmp(stack.factory->name, "fault-late") == 0) {
+		/* These set a timer for each request, and a loop's room for timers grows once. */
+		if (strstr(stack.factory->name, "-late")) {
 			run_batch(&stack, 0);
 			allocations = 0;
 		}

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include "core/backend.h"
 #include "core/fault.h"
+#include "tests/lib/cache_rig.h"
 #include "tests/lib/ramblk.h"
 
 /* ---- backends ---- */
@@ -276,6 +278,95 @@ static bool fault_late_create(struct contract_stack *stack, uint64_t size)
 	return true;
 }
 
+/* ---- managed regions: a cache over memory over memory ---- */
+
+struct managed {
+	struct cache_rig cr;
+	struct cache_rig_conf conf;
+	struct contract_stack *stack;
+};
+
+static void managed_build(void *ctx)
+{
+	struct managed *managed = ctx;
+
+	cache_rig_build(&managed->cr, managed->stack->rig.loops[0], managed->stack->rig.workers,
+	    &managed->conf);
+}
+
+static struct managed *managed_create(
+    struct contract_stack *stack, const struct cache_rig_conf *conf, uint64_t size)
+{
+	struct managed *managed = calloc(1, sizeof(*managed));
+
+	ck_assert(managed);
+	managed->stack = stack;
+	managed->conf = *conf;
+	managed->conf.size = size;
+	stack->ctx = managed;
+	rig_call(stack->rig.loops[0], managed_build, managed);
+	stack->store = managed->cr.store;
+	return managed;
+}
+
+static void managed_stop(void *ctx)
+{
+	struct managed *managed = ctx;
+
+	store_destroy(managed->stack->store); /* with the layers above the handle */
+	managed->cr.store = NULL;
+	cache_rig_stop(&managed->cr);
+}
+
+static void managed_free(void *ctx)
+{
+	cache_rig_free(&((struct managed *)ctx)->cr);
+}
+
+static void managed_destroy(struct contract_stack *stack)
+{
+	struct managed *managed = stack->ctx;
+
+	rig_call(stack->rig.loops[0], managed_stop, managed);
+	while (!managed->cr.stopped)
+		sched_yield();
+	rig_call(stack->rig.loops[0], managed_free, managed);
+	free(managed);
+}
+
+static bool cache_plain_create(struct contract_stack *stack, uint64_t size)
+{
+	managed_create(stack, &(struct cache_rig_conf){.pull = PULL_ALL, .interval_ms = 5}, size);
+	return true;
+}
+
+/* Few of everything, so that requests wait for it, and writers at both bounds. */
+static bool cache_tight_create(struct contract_stack *stack, uint64_t size)
+{
+	managed_create(stack,
+	    &(struct cache_rig_conf){
+		.cache_size = 1,
+		.max_dirty = 256 * 1024,
+		.ops = 64,
+		.buffers = 8,
+	    },
+	    size);
+	return true;
+}
+
+/* Both sides answer late, and out of order. */
+static bool cache_late_create(struct contract_stack *stack, uint64_t size)
+{
+	struct managed *managed =
+	    managed_create(stack, &(struct cache_rig_conf){.cache_size = 1}, size);
+
+	fault_add(managed->cr.remote,
+	    &(struct fault_rule){.kind = FAULT_DELAY, .after = true, .jitter_ns = 400000});
+	fault_add(managed->cr.local,
+	    &(struct fault_rule){.kind = FAULT_DELAY, .after = true, .jitter_ns = 50000});
+	return true;
+}
+
 #define EXACT (CONTRACT_LOOPS | CONTRACT_SPARSE)
 
 const struct contract_factory *const contract_factories[] = {
@@ -294,5 +385,8 @@ const struct contract_factory *const contract_factories[] = {
     &(struct contract_factory){"fault-file", EXACT, fault_file_create, place_destroy, NULL},
     &(struct contract_factory){"fault-blk", EXACT, fault_blk_create, blk_destroy, NULL},
     &(struct contract_factory){"fault-late", EXACT, fault_late_create, blk_destroy, NULL},
+    &(struct contract_factory){"cache", 0, cache_plain_create, managed_destroy, NULL},
+    &(struct contract_factory){"cache-tight", 0, cache_tight_create, managed_destroy, NULL},
+    &(struct contract_factory){"cache-late", 0, cache_late_create, managed_destroy, NULL},
     NULL,
 };

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * RESIZE and EXTENTS of a cache.
+ *
+ * A RESIZE covers everything from the smaller of old and new size on; who comes later waits for it, and it
+ * waits for all that are there: no push or fetch beyond the new end is in flight when the remote is asked.
+ * Then the local store is cut and the state beyond the end forgotten.  If the remote refuses, nothing has
+ * changed.
+ *
+ * EXTENTS are the remote's, but for blocks that are held here: those have bytes, whatever the remote knows.
+ */
+#include "core/cache.h"
+
+#include <errno.h>
+
+#include "core/cache_int.h"
+
+/* ---- RESIZE ---- */
+
+static void resize_end(struct cache_op *op, int err)
+{
+	struct cache *cache = op->cache;
+	uint64_t lo = op->lo, hi = op->hi;
+
+	cache->resizing = NULL;
+	cache->drops++;
+	op_uncover(op);
+	push_release(cache, lo, hi);
+	group_relieved(cache->group);
+	op_complete(op, err);
+	cache_kick_pusher(cache);
+	cache_kick_puller(cache);
+}
+
+/* The local store is cut, or may have anything beyond the new end. */
+static void resize_cut(struct store_req *sreq, int err)
+{
+	struct cache_op *op = op_of(sreq);
+	struct cache *cache = op->cache;
+	uint64_t size = op->req->off, keep = blocks_up(size);
+
+	if (err) {
+		uint32_t last = (uint32_t)(op->lo / CHUNK_BLOCKS);
+
+		state_stale(cache, op->lo, op->hi);
+		if (size % STORE_BLOCK) /* what of the last block is clean can be had again */
+			state_set(cache, last,
+			    chunk_mask(last, op->lo, op->lo + 1) & ~dirty_of(cache, last), ABSENT);
+	}
+	if (keep < cache->span) {
+		state_set_range(cache, keep, cache->span, ABSENT);
+		cache->span = keep;
+	}
+	cache->size = size;
+	resize_end(op, err);
+}
+
+static void resize_agreed(struct cache_call *call, int err)
+{
+	struct cache_op *op = (struct cache_op *)((char *)call - offsetof(struct cache_op, call));
+	struct cache *cache = op->cache;
+	uint64_t size = op->req->off, end = cache->span << BLOCK_SHIFT;
+
+	remote_done(cache);
+	if (err || size >= end) {
+		cache->size = err ? cache->size : size;
+		resize_end(op, err);
+		return;
+	}
+	op->sreq = (struct store_req){
+	    .op = STORE_ZERO,
+	    .off = size,
+	    .len = end - size,
+	    .done = resize_cut,
+	};
+	store_submit(cache->conf.local, &op->sreq);
+}
+
+static void resize_replied(struct store_req *sreq, int err)
+{
+	resize_agreed(&op_of(sreq)->call, err);
+}
+
+/* When all others are gone, asks the remote. */
+static void resize_wait(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	struct cache_op *other = op_find(cache, op->lo, op->hi, ~OP_BIT(OP_RESIZE));
+
+	if (cache->frozen) {
+		resize_end(op, cache->frozen);
+		return;
+	}
+	if (other || !cache->remote) {
+		op_wait(op, other ? &other->waiters : &cache->for_remote);
+		return;
+	}
+	if (!cache->conf.remote_resize) {
+		op->sreq = (struct store_req){.op = STORE_RESIZE, .off = op->req->off};
+		remote_submit(op, resize_replied);
+		return;
+	}
+	cache->remote_requests++;
+	op->call.done = resize_agreed;
+	cache->conf.remote_resize(cache->conf.ctx, op->req->off, &op->call);
+}
+
+static void resize_step(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	uint64_t size = op->req->off;
+	int rc = cache->frozen;
+
+	if (!rc && cache->resizing) {
+		op_wait(op, &cache->resizing->waiters);
+		return;
+	}
+	/* New blocks are holes on both sides; they stay so if the remote refuses. */
+	if (!rc)
+		rc = state_grow(cache, blocks_up(size), true);
+	if (rc || cache->span == 0) {
+		op_complete(op, rc);
+		return;
+	}
+	op->lo = min_u64(min_u64(size, cache->size) >> BLOCK_SHIFT, cache->span - 1);
+	op->hi = cache->span;
+	op->kind = OP_RESIZE;
+	if (!op_cover(op))
+		return;
+	cache->resizing = op;
+	op->step = resize_wait;
+	resize_wait(op);
+}
+
+void resize_begin(struct cache_op *op)
+{
+	op->step = resize_step;
+	resize_step(op);
+}
+
+/* ---- EXTENTS ---- */
+
+/* Adds [off, off+len) to the answer; false: there is no room. */
+static bool add_extent(struct store_req *req, uint64_t off, uint64_t len, uint32_t flags)
+{
+	struct extent *last = req->ret_extents ? &req->extents[req->ret_extents - 1] : NULL;
+
+	if (last && last->flags == flags) {
+		last->len += len;
+		return true;
+	}
+	if (req->ret_extents == req->extents_max)
+		return false;
+	req->extents[req->ret_extents++] = (struct extent){off, len, flags};
+	return true;
+}
+
+/* The end of the run of blocks from lo, at most hi, that are (not) held like it. */
+static uint64_t held_run_end(const struct cache *cache, uint64_t lo, uint64_t hi, bool *ret_held)
+{
+	uint64_t c = lo / CHUNK_BLOCKS;
+	uint64_t word = held_of(cache, (uint32_t)c), other;
+	bool held = word >> (lo % CHUNK_BLOCKS) & 1;
+
+	*ret_held = held;
+	other = (held ? ~word : word) & chunk_mask(c, lo, hi);
+	if (other)
+		return c * CHUNK_BLOCKS + (uint64_t)__builtin_ctzll(other);
+	return min_u64((c + 1) * CHUNK_BLOCKS, hi);
+}
+
+/* Adds an extent of the remote's answer, cut by what is held; false: there is no room. */
+static bool add_remote(struct cache_op *op, uint64_t end, uint32_t flags)
+{
+	const struct cache *cache = op->cache;
+
+	while (op->pos < end) {
+		uint64_t lo = op->pos >> BLOCK_SHIFT, to = end;
+		bool held = false;
+
+		if (lo < cache->span)
+			to = min_u64(end,
+			    held_run_end(cache, lo, min_u64(blocks_up(end), cache->span), &held)
+				<< BLOCK_SHIFT);
+		if (!add_extent(op->req, op->pos, to - op->pos, held ? 0 : flags))
+			return false;
+		op->pos = to;
+	}
+	return true;
+}
+
+static void extents_step(struct cache_op *op);
+
+static void extents_replied(struct store_req *sreq, int err)
+{
+	struct cache_op *op = op_of(sreq);
+	struct cache *cache = op->cache;
+	uint64_t end = op->req->off + op->req->len;
+	bool room = true;
+
+	for (unsigned i = 0; !err && room && i < sreq->ret_extents; i++)
+		room = add_remote(op, min_u64(end, sreq->extents[i].off + sreq->extents[i].len),
+		    sreq->extents[i].flags);
+	op_buffer_put(op);
+	if (err || !room || op->pos >= end)
+		op_complete(op, err);
+	else
+		extents_step(op);
+	remote_done(cache);
+}
+
+static void extents_step(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	uint64_t end = op->req->off + op->req->len;
+
+	if (!cache->remote) {
+		op_wait(op, &cache->for_remote);
+		return;
+	}
+	if (op->pos >= cache->remote->size) {
+		add_remote(op, end, EXTENT_HOLE);
+		op_complete(op, 0);
+		return;
+	}
+	if (!op_buffer(op, true))
+		return;
+	op->sreq = (struct store_req){
+	    .op = STORE_EXTENTS,
+	    .off = op->pos,
+	    .len = min_u64(end, cache->remote->size) - op->pos,
+	    .extents = (struct extent *)op->buf,
+	    .extents_max = STORE_LEN_MAX / sizeof(struct extent),
+	};
+	remote_submit(op, extents_replied);
+}
+
+void extents_begin(struct cache_op *op)
+{
+	op->req->ret_extents = 0;
+	op->pos = op->req->off;
+	op->step = extents_step;
+	extents_step(op);
+}
