@@ -167,7 +167,7 @@ static int open_at(
 
 static struct handle *open_ok(struct client *client, const char *name, unsigned flags)
 {
-	struct pool_req req;
+	struct pool_req req = {0};
 	int rc = -EBUSY;
 
 	/* Leases are given back behind. */

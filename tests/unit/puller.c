@@ -507,7 +507,7 @@ START_TEST(the_window_finds_bandwidth_times_round_trip)
 {
 	struct window_mark marks[4096];
 	struct window w;
-	uint64_t sent = 0, answered = 0, now = SECOND, free_at = 0, due[4096];
+	uint64_t sent = 0, answered = 0, now = SECOND, free_at = 0, due[4096] = {0};
 
 	window_init(&w, 256 * MIB);
 	/* 1 GiB/s, 20 ms: 20 MiB. */
