@@ -366,6 +366,7 @@ static void resize_opened(struct managed_want *want, int err)
 {
 	struct meta *meta = (struct meta *)((char *)want - offsetof(struct meta, want));
 	struct managed_entry *entry = meta->entry;
+	unsigned flags = want->flags;
 
 	meta->opening = false;
 	if (err) {
@@ -376,7 +377,7 @@ static void resize_opened(struct managed_want *want, int err)
 	err = cache_handle_create(entry->cache, POOL_READ | POOL_WRITE, &meta->ch, NULL);
 	if (err) {
 		meta_end(meta, err);
-		entry_put(entry, want->flags);
+		entry_put(entry, flags);
 		return;
 	}
 	resize_at(meta, &meta->ch->handle.store);
@@ -449,6 +450,7 @@ static void open_done(struct managed_want *want, int err)
 	struct managed_entry *entry = meta->entry;
 	struct pool_req *req = meta->orig;
 	bool created = req->op == POOL_CREATE;
+	unsigned flags = want->flags;
 
 	meta->opening = false;
 	if (err) {
@@ -459,7 +461,7 @@ static void open_done(struct managed_want *want, int err)
 	err = handle_create(entry, req, &req->ret_handle);
 	if (err) {
 		meta_end(meta, err);
-		entry_put(entry, want->flags);
+		entry_put(entry, flags);
 		return;
 	}
 	req->ret_unchanged =

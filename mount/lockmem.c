@@ -108,21 +108,28 @@ static bool is_nbd_library(const char *line)
 	return false;
 }
 
-/* Those libraries are most of what the daemon has mapped: 30 MiB are tables about Unicode. */
+/* Those libraries are most of what the daemon has mapped: 30 MiB are tables about Unicode.  Only what is as
+ * it is in the file can be let go: a page that the dynamic linker has written to is nowhere else. */
 static void unlock_nbd_libraries(void)
 {
-	FILE *maps = fopen("/proc/self/maps", "re");
-	char line[1024], access[8];
-	uintptr_t from, to;
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	uintptr_t from = 0, to = 0, lo, hi;
+	bool wanted = false;
+	char line[1024];
+	unsigned long anonymous;
 
 	if (!maps)
 		return;
 	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, access) != 3 ||
-		    !is_nbd_library(line) || access[1] == 'w')
-			continue;
-		munlock((void *)from, to - from);
-		madvise((void *)from, to - from, MADV_DONTNEED);
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &lo, &hi) == 2) {
+			from = lo;
+			to = hi;
+			wanted = is_nbd_library(line);
+		} else if (wanted && sscanf(line, "Anonymous: %lu", &anonymous) == 1 &&
+			   !anonymous) {
+			munlock((void *)from, to - from);
+			madvise((void *)from, to - from, MADV_DONTNEED);
+		}
 	}
 	fclose(maps);
 }
