@@ -6,7 +6,8 @@
  * polls first when polling pays: an idle gap (from the end of a round to the next event) that is
  * shorter than spin_us earns credit, a longer one costs credit, and without credit the loop sleeps at
  * once.  So an idle loop uses no CPU, and one that serves requests back to back never pays for a
- * wake-up.  While it polls it yields, and when that shows that another thread wants the CPU it sleeps:
+ * wake-up.  While it polls it yields, and when that shows that another thread wants the CPU it sleeps
+ * (sooner after a round that served many requests):
  * polling is for CPUs that would be idle, where a wake-up is expensive.
  *
  * Invariants:
