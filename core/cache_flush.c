@@ -9,11 +9,11 @@
  * A round of the remote line: every chunk in its ranges that is dirty gets F_ROUND, every push in flight is
  * in_round → the pusher pushes (round_chunks and round_pushes count down) → FLUSH to the remote → done.  A
  * push that fails ends the round with its error when the others have ended.  A round of the local line:
- * FLUSH to the local store → conf.commit → done.
+ * FLUSH to the local store → a commit of the index (cache_commit.c) → done.
  *
  * What has been pushed may be lost by a donor that crashes before its FLUSH.  So chunks that were pushed are
  * F_UNFLUSHED until a FLUSH that began later has succeeded (two generations: those before the FLUSH that is
- * under way, and those since).  When the FLUSH fails, what of them is still held is dirty again.
+ * under way, and those since).  When the FLUSH fails they are dirty again; so they are not evicted before.
  *
  * Errors: each failure of write-back increments cache->errors.  A handle's FLUSH compares that with what the
  * handle has seen.
@@ -105,6 +105,7 @@ static bool line_remove(struct flush_line *line, struct cache_flush *flush)
 
 static void mark_unflushed_old(struct cache *cache)
 {
+	cache->flush_wanted = false;
 	for (uint64_t c = 0; cache->unflushed && c < state_chunks(cache); c++) {
 		uint16_t *flags = flags_of(cache, (uint32_t)c);
 
@@ -157,6 +158,8 @@ static void remote_flushed(struct store_req *req, int err)
 	if (err)
 		flush_report(cache, err);
 	remote_done(cache);
+	group_relieved(cache->group); /* these can be evicted, or wait to be pushed */
+	cache_kick_puller(cache);
 	if (err)
 		cache_kick_pusher(cache);
 	line_end(cache, &cache->remote_line, err);
@@ -189,7 +192,8 @@ void flush_check(struct cache *cache)
 
 static void mark_round(struct cache *cache, uint64_t off, uint64_t len)
 {
-	uint64_t end = len ? min_u64(off + len, cache->size) : cache->size;
+	uint64_t end = len ? min_u64(len > UINT64_MAX - off ? UINT64_MAX : off + len, cache->size)
+			   : cache->size;
 	uint64_t hi = min_u64(blocks_up(end), cache->span), seen = 0;
 
 	for (uint64_t c = off >> CHUNK_SHIFT; seen < cache->dirty && c * CHUNK_BLOCKS < hi; c++) {
@@ -223,10 +227,8 @@ static void remote_begin(struct cache *cache)
 
 /* ---- the local line ---- */
 
-static void committed(struct cache_call *call, int err)
+void flush_committed(struct cache *cache, int err)
 {
-	struct cache *cache = (struct cache *)((char *)call - offsetof(struct cache, commit));
-
 	if (err)
 		flush_report(cache, err);
 	line_end(cache, &cache->local_line, err);
@@ -238,14 +240,13 @@ static void local_flushed(struct store_req *req, int err)
 	    (struct cache *)((char *)req - offsetof(struct cache, local_line.req));
 
 	if (err || !cache->conf.commit)
-		committed(&cache->commit, err);
+		flush_committed(cache, err);
 	else
-		cache->conf.commit(cache->conf.ctx, &cache->commit);
+		commit_for_local(cache);
 }
 
 static void local_begin(struct cache *cache)
 {
-	cache->commit.done = committed;
 	cache->local_line.req = (struct store_req){.op = STORE_FLUSH, .done = local_flushed};
 	store_submit(cache->conf.local, &cache->local_line.req);
 }
@@ -311,6 +312,15 @@ void cache_flush(struct cache *cache, struct cache_flush *flush)
 		line_add(cache, &cache->local_line, flush);
 	else
 		flush->done(flush, 0);
+}
+
+void cache_flush_pushed(struct cache *cache, struct cache_flush *flush)
+{
+	/* A range without blocks: nothing has to be pushed for it. */
+	flush->off = UINT64_MAX;
+	flush->len = 1;
+	flush->durability = CACHE_REMOTE;
+	cache_flush(cache, flush);
 }
 
 /* ---- requests ---- */

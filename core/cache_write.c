@@ -3,7 +3,8 @@
  * WRITEs, ZEROs and ALLOCs of a cache.
  *
  * A WRITE's way, each step from the beginning after a wait:
- *   1. whoever punches, fills or resizes the same blocks ends first
+ *   1. whoever punches, fills or resizes the same blocks ends first; and a commit, where the index may know
+ *      blocks that have been dropped (cache_commit.c)
  *   2. a block that is written in part and absent is fetched, one at a time; nobody else writes to it
  *      meanwhile, and when the remote or the local store fails the WRITE fails
  *   3. the bounds: dirty blocks (for_dirty), local bytes (for_room): here writers are slowed, none fails
@@ -141,7 +142,7 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 	if (blocks == 0 || room_reserve(op, blocks, true))
 		return true;
 	/* With nothing to wait for (all is pinned) the bound gives way. */
-	if (group->dirty + group->pushing == 0)
+	if (!room_may_come(group))
 		return true;
 	op_wait(op, &group->for_room);
 	kick_pushers(group);
@@ -160,8 +161,16 @@ static bool prepare(struct cache_op *op, uint64_t off, uint64_t end, bool room)
 		op_complete(op, cache->frozen);
 		return false;
 	}
+	if (op->commit_err) {
+		op_complete(op, op->commit_err);
+		return false;
+	}
 	if (other) {
 		op_wait(op, &other->waiters);
+		return false;
+	}
+	if (cache->dropped && commit_find_dropped(cache, lo, hi) != NO_CHUNK) {
+		commit_wait(op);
 		return false;
 	}
 	if (hi > cache->span) {
@@ -207,6 +216,9 @@ static void changed(struct cache_op *op, int err)
 		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
 			evict_touch(cache, (uint32_t)c);
 	}
+	/* Also where no state has changed: the bytes have. */
+	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
+		state_changed(cache, (uint32_t)c);
 	cache->group->dirtying -= op->dirtying;
 	op->dirtying = 0;
 	room_release(op);
