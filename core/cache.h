@@ -229,7 +229,8 @@ void cache_map(const struct cache *cache, struct cache_cell *cells, unsigned cou
 /* ---- the index of a persistent cache ---- */
 
 /* The state of one chunk; bit i stands for block i.  resident: the local store has its bytes (holes that
- * are only known to be zeros are not in it: they are asked for again).  dirty: a subset of resident that
+ * are only known to be zeros are not in it: they are asked for again; but those that were pushed and the
+ * remote has not flushed are).  dirty: a subset of resident that
  * the remote may not have; after a crash it must be pushed.  A block counts as dirty here until the
  * remote has flushed its chunk, so that a crash of both sides loses nothing. */
 struct cache_chunk {

@@ -161,8 +161,9 @@ static struct cache_chunk chunk_for_index(const struct cache *cache, uint32_t ch
 	    .dirty = dirty_of(cache, chunk) | push_mask(cache, chunk),
 	};
 
+	/* Holes, too: one that was pushed may be lost there, and here its zeros must not be. */
 	if (*flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD))
-		ret.dirty = ret.resident;
+		ret.dirty = ret.resident = resident_of(cache, chunk);
 	ret.dirty &= ret.resident;
 	return ret;
 }
