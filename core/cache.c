@@ -83,7 +83,7 @@ struct cache_op *op_get(struct cache *cache, enum op_kind kind, enum op_user use
 	op->cache = cache;
 	op->kind = kind;
 	op->covering = op->exclusive = op->filling = op->keep = op->in_round = false;
-	op->hole = op->lent = op->stepping = op->again = op->missed = false;
+	op->hole = op->lent = op->doubtful = op->stepping = op->again = op->missed = false;
 	op->fill_stepping = op->fill_again = op->waited = false;
 	op->req = NULL;
 	op->handle = NULL;

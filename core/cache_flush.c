@@ -13,7 +13,8 @@
  *
  * What has been pushed may be lost by a donor that crashes before its FLUSH.  So chunks that were pushed are
  * F_UNFLUSHED until a FLUSH that began later has succeeded (two generations: those before the FLUSH that is
- * under way, and those since).  When the FLUSH fails they are dirty again; so they are not evicted before.
+ * under way, and those since).  When the FLUSH fails all of them are dirty again, so they are not evicted before;
+ * and a push that is at the remote then counts for nothing, whatever its answer.
  *
  * Errors: each failure of write-back increments cache->errors.  A handle's FLUSH compares that with what the
  * handle has seen.
@@ -120,11 +121,9 @@ static void mark_unflushed_old(struct cache *cache)
 	}
 }
 
-/* The remote has flushed what was pushed before the FLUSH began; or has not. */
-static void settle_unflushed_old(struct cache *cache, bool ok)
+/* The remote has flushed what was pushed before the FLUSH began. */
+static void settle_unflushed_old(struct cache *cache)
 {
-	uint64_t end = blocks_up(cache->size);
-
 	for (uint64_t c = 0; cache->unflushed_old && c < state_chunks(cache); c++) {
 		uint16_t *flags = flags_of(cache, (uint32_t)c);
 
@@ -133,10 +132,31 @@ static void settle_unflushed_old(struct cache *cache, bool ok)
 		*flags &= (uint16_t)~F_UNFLUSHED_OLD;
 		cache->unflushed_old--;
 		state_changed(cache, (uint32_t)c);
-		if (!ok && c * CHUNK_BLOCKS < end)
+	}
+}
+
+/* The remote's FLUSH has failed: all that it has ever taken and not flushed may be lost, also what it took
+ * after the FLUSH began. */
+static void redo_unflushed(struct cache *cache)
+{
+	uint64_t end = blocks_up(cache->size);
+
+	for (uint64_t c = 0; c < state_chunks(cache); c++) {
+		uint16_t *flags = flags_of(cache, (uint32_t)c);
+
+		if (!(*flags & (F_UNFLUSHED | F_UNFLUSHED_OLD)))
+			continue;
+		*flags &= (uint16_t) ~(F_UNFLUSHED | F_UNFLUSHED_OLD);
+		state_changed(cache, (uint32_t)c);
+		if (c * CHUNK_BLOCKS < end)
 			state_set(cache, (uint32_t)c,
 			    resident_of(cache, (uint32_t)c) & chunk_mask(c, 0, end), DIRTY);
 	}
+	cache->unflushed = cache->unflushed_old = 0;
+	for (struct cache_op *op = cache->active; op; op = op->next)
+		if (op->kind == OP_PUSH && op->sreq.store &&
+		    (op->sreq.op == STORE_WRITE || op->sreq.op == STORE_ZERO))
+			op->doubtful = true;
 }
 
 void flush_pushed(struct cache *cache, uint32_t chunk)
@@ -154,9 +174,12 @@ static void remote_flushed(struct store_req *req, int err)
 	struct cache *cache =
 	    (struct cache *)((char *)req - offsetof(struct cache, remote_line.req));
 
-	settle_unflushed_old(cache, !err);
-	if (err)
+	if (err) {
+		redo_unflushed(cache);
 		flush_report(cache, err);
+	} else {
+		settle_unflushed_old(cache);
+	}
 	remote_done(cache);
 	group_relieved(cache->group); /* these can be evicted, or wait to be pushed */
 	cache_kick_puller(cache);

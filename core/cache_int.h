@@ -108,6 +108,7 @@ struct cache_op {
 	bool in_round; /* PUSH: a flush waits for it */
 	bool hole; /* PUSH: as ZERO */
 	bool lent; /* PUSH: buf is the local store's */
+	bool doubtful; /* PUSH: the remote may have lost it since: it does not count */
 	bool stepping,
 	    again; /* a step is under way; the request that it made is answered already */
 	bool fill_stepping, fill_again; /* the same for the requests of a fill */

@@ -167,7 +167,7 @@ static void push_succeeded(struct cache_op *op)
 	}
 }
 
-/* The push is over: its blocks are clean, holes or dirty. */
+/* The push is over: its blocks are clean, holes or dirty.  A doubtful one, as if it had not been. */
 static void push_end(struct cache_op *op, int err)
 {
 	struct cache *cache = op->cache;
@@ -177,6 +177,8 @@ static void push_end(struct cache_op *op, int err)
 	push_leave(op);
 	if (err)
 		push_failed(op, err);
+	else if (op->doubtful)
+		put_back(op, lo, hi);
 	else
 		push_succeeded(op);
 	for (uint64_t c = lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < hi; c++)
