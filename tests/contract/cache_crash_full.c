@@ -73,7 +73,7 @@ static char dir[RIG_PATH_MAX], path[RIG_PATH_MAX + 8];
 struct slot {
 	struct store_req req;
 	bool busy;
-	uint8_t buf[SLOT_BYTES];
+	_Alignas(8) uint8_t buf[SLOT_BYTES];
 };
 
 /* A process' time with the region.  Loop thread, but for what is said. */
@@ -105,7 +105,8 @@ struct life {
 	unsigned cut_at;
 	atomic_int cut_after;
 	bool power;
-	struct rig_random cut_random;
+	struct rig_random cut_random; /* who cuts */
+	struct rig_random pace; /* the main thread */
 };
 
 static struct life life;
@@ -657,8 +658,8 @@ static void child_work(void)
 	for (unsigned i = 0; i < OPS; i++) {
 		come_by(AT_OPERATION);
 		rig_call(life.cr.rig.loops[0], do_something, NULL);
-		if (rig_random_below(&life.cut_random, 3) == 0)
-			usleep((unsigned)rig_random_below(&life.cut_random, 1500));
+		if (rig_random_below(&life.pace, 3) == 0)
+			usleep((unsigned)rig_random_below(&life.pace, 1500));
 	}
 	wait_until(look_idle);
 	/* With what is dirty: the index has it. */
@@ -673,6 +674,7 @@ static void life_begin(unsigned at, unsigned after, bool power, uint64_t seed)
 	memset(&life, 0, sizeof(life));
 	life.random.state = seed;
 	life.cut_random.state = seed + 1;
+	life.pace.state = seed + 2;
 	life.cut_at = at;
 	life.cut_after = (int)after;
 	life.power = power;

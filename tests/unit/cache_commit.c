@@ -248,6 +248,17 @@ START_TEST(what_the_index_calls_dirty_is_not_evicted)
 	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 256 * KIB);
 	sim_run(&sim, MS);
 	expect(cr.store, 0, 256 * KIB, out);
+	/* The same of what was never dirty: its checksums are being computed. */
+	end_commits();
+	cache_drop_clean(cr.cache, 4 * MIB);
+	sim_run(&sim, MS);
+	end_commits();
+	expect(cr.store, 0, 256 * KIB, out);
+	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 0);
+	cache_stored(cr.cache, &chunk, 1);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 256 * KIB);
+	sim_run(&sim, MS);
 	end_indexed();
 }
 END_TEST
