@@ -44,8 +44,8 @@ SAN_LINK := $(SAN_FLAGS)
 # pkg-config is asked once, when the first recipe needs the answer.
 pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
 	run `scripts/deps.sh build` as root))
-PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3))$(PKG_CFLAGS)
-PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3 libnbd))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3 libnbd))$(PKG_LIBS)
 CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
 
 ALL_CPPFLAGS = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=312 \
@@ -72,7 +72,7 @@ FUZZERS  := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/*.c))
 all: $(PROGRAMS) ## the programs, remramd and remram (the default)
 
 $(O)/remramd: $(O)/export/remramd.o $(EXPORT_OBJ) $(ENGINE_OBJ)
-$(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(ENGINE_OBJ)
+$(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(EXPORT_OBJ) $(ENGINE_OBJ)
 $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
 # A test program is one file of tests/unit, tests/contract or tests/sim, with tests/lib and all of the
 # programs but their main files.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A pool at a donor: its requests, from submit over the wire to done.
+ * A pool at a donor: its requests, from submit over the wire to done.  peer_data.c has what is particular to
+ * those for bytes, peer_handle.c what is open, peer_link.c the connection.
  *
  * A request's states, and who moves them:
  *   waiting   no slot (or no body) was free: queued in waiting_data / waiting_control
@@ -14,12 +15,6 @@
  *      runs while it is.
  *   3. A handle that is not stale is open at the donor whenever data requests for it are sent: after a
  *      reconnect to a donor that forgot the session, re-opens are answered before replays are sent.
- *   4. peer->leases counts the handles that are open and write without POOL_SHARED: while it is not 0 the
- *      link sees to it that the donor hears of the session.
- *
- * A handle that held a lease is opened again, at a donor that has forgotten the session, only if nobody else
- * has changed the region since (POOL_REOPEN): else a request that is replayed could land on something newer.
- * Then the handle is stale, with -ENOLCK.
  *
  * Everything runs on one loop; there are no locks.
  */
@@ -33,7 +28,7 @@
 
 /* ---- slots ---- */
 
-static struct peer_slot *slot_get(struct peer *peer)
+struct peer_slot *peer_slot_get(struct peer *peer)
 {
 	struct peer_slot *slot = peer->free_slots;
 
@@ -52,7 +47,7 @@ static struct peer_slot *slot_get(struct peer *peer)
 	return slot;
 }
 
-static void slot_put(struct peer *peer, struct peer_slot *slot)
+void peer_slot_put(struct peer *peer, struct peer_slot *slot)
 {
 	assert(!slot->sending);
 	*(slot->prev ? &slot->prev->next : &peer->first) = slot->next;
@@ -72,7 +67,7 @@ static void slot_sent(struct conn_out *out, int err)
 	((struct peer_slot *)out)->sending = false;
 }
 
-static void slot_send(struct peer *peer, struct peer_slot *slot)
+void peer_slot_send(struct peer *peer, struct peer_slot *slot)
 {
 	if (!link_is_up(peer) || peer->reopens)
 		return;
@@ -81,202 +76,7 @@ static void slot_send(struct peer *peer, struct peer_slot *slot)
 	conn_send(peer->conn, &slot->out);
 }
 
-static struct peer_handle *handle_of(struct store_req *req)
-{
-	return (struct peer_handle *)req->at;
-}
-
-/* ---- data requests ---- */
-
-static uint8_t wire_flags(const struct store_req *req)
-{
-	uint8_t flags = 0;
-
-	if (req->flags & STORE_FUA)
-		flags |= FRAME_F_FUA;
-	if (req->flags & STORE_KEEP)
-		flags |= FRAME_F_KEEP;
-	if (req->flags & STORE_BACKGROUND)
-		flags |= FRAME_F_BACKGROUND;
-	return flags;
-}
-
-static void data_start(struct peer *peer, struct peer_slot *slot, struct store_req *req)
-{
-	static const uint8_t ops[STORE_OPS] = {
-	    [STORE_READ] = FRAME_READ,
-	    [STORE_WRITE] = FRAME_WRITE,
-	    [STORE_ZERO] = FRAME_ZERO,
-	    [STORE_ALLOC] = FRAME_ALLOC,
-	    [STORE_FLUSH] = FRAME_FLUSH,
-	    [STORE_EXTENTS] = FRAME_EXTENTS,
-	};
-	struct frame_req frame = {
-	    .op = ops[req->op],
-	    .flags = wire_flags(req),
-	    .id = slot->id,
-	    .off = req->off,
-	    .len = req->len,
-	    .handle = handle_of(req)->handle.number,
-	};
-
-	slot->sreq = req;
-	slot->out.iov_count = 1;
-	slot->out.iov[0] = (struct iovec){slot->header, FRAME_REQ_LEN};
-	if (req->op == STORE_WRITE) {
-		if (frame_is_zero(req->buf, req->len)) {
-			frame.flags |= FRAME_F_ZEROS;
-		} else {
-			frame.payload = (uint32_t)req->len;
-			slot->out.iov[slot->out.iov_count++] = (struct iovec){req->buf, req->len};
-		}
-	} else if (req->op == STORE_FLUSH) {
-		slot->write_gen = handle_of(req)->region->write_gen;
-	}
-	frame_req_put(slot->header, &frame);
-	slot_send(peer, slot);
-}
-
-static void peer_store_submit(struct store *store, struct store_req *req)
-{
-	struct peer_handle *ph = (struct peer_handle *)store;
-	struct peer *peer = ph->peer;
-	int refused = link_refuses(peer);
-	struct peer_slot *slot;
-
-	if (req->op == STORE_RESIZE) { /* POOL_SETATTR does that */
-		store_complete(req, -EINVAL);
-	} else if (ph->stale || refused) {
-		store_complete(req, ph->stale ? ph->stale : refused);
-	} else if (peer->waiting_data || !(slot = slot_get(peer))) {
-		req->next = NULL;
-		*peer->waiting_data_tail = req;
-		peer->waiting_data_tail = &req->next;
-	} else {
-		data_start(peer, slot, req);
-	}
-}
-
-static void data_done(struct peer *peer, struct peer_slot *slot, int err)
-{
-	struct store_req *req = slot->sreq;
-	struct peer_region *region = handle_of(req)->region;
-
-	if (req->op == STORE_WRITE || req->op == STORE_ZERO) {
-		region->write_gen++;
-	} else if (req->op == STORE_FLUSH && err == 0) {
-		region->stable_gen = slot->write_gen;
-		if (region->lost_writes)
-			err = -EIO;
-		region->lost_writes = false;
-	}
-	slot_put(peer, slot);
-	store_complete(req, err);
-}
-
 /* ---- control requests ---- */
-
-static int handle_room(struct peer *peer, uint32_t number)
-{
-	uint32_t room = peer->handle_room ? peer->handle_room : 64;
-	struct peer_handle **grown;
-	bool *orphans;
-
-	while (room <= number)
-		room *= 2;
-	if (room == peer->handle_room)
-		return 0;
-	grown = realloc(peer->handles, room * sizeof(grown[0]));
-	if (!grown)
-		return -ENOMEM;
-	peer->handles = grown;
-	orphans = realloc(peer->orphans, room * sizeof(orphans[0]));
-	if (!orphans)
-		return -ENOMEM;
-	peer->orphans = orphans;
-	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
-	memset(orphans + peer->handle_room, 0, (room - peer->handle_room) * sizeof(orphans[0]));
-	peer->handle_room = room;
-	return 0;
-}
-
-/* What is known of a region's writes; NULL: out of memory. */
-static struct peer_region *region_get(struct peer *peer, uint64_t id)
-{
-	struct peer_region *region = peer->regions;
-
-	while (region && region->id != id)
-		region = region->next;
-	if (!region) {
-		region = calloc(1, sizeof(*region));
-		if (!region)
-			return NULL;
-		region->id = id;
-		region->next = peer->regions;
-		peer->regions = region;
-	}
-	region->handles++;
-	return region;
-}
-
-static void region_put(struct peer *peer, struct peer_region *region)
-{
-	struct peer_region **link = &peer->regions;
-
-	if (--region->handles || region->write_gen != region->stable_gen)
-		return;
-	while (*link != region)
-		link = &(*link)->next;
-	*link = region->next;
-	free(region);
-}
-
-static const struct store_ops peer_store_ops;
-
-/* The handle that an OPEN or CREATE will give; its number is the lowest free one. */
-static int handle_create(struct peer *peer, struct pool_req *req)
-{
-	struct peer_handle *ph;
-	uint32_t number = 1;
-
-	while (number < peer->handle_room && peer->handles[number])
-		number++;
-	if (number >= POOL_HANDLE_MAX)
-		return -ENFILE;
-	if (handle_room(peer, number))
-		return -ENOMEM;
-	ph = calloc(1, sizeof(*ph));
-	if (!ph)
-		return -ENOMEM;
-	store_init(&ph->handle.store, &peer_store_ops, peer->pool.size_max);
-	ph->handle.store.stats = peer->stats;
-	ph->handle.number = number;
-	ph->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED);
-	if (!(req->flags & POOL_WRITE) || req->flags & POOL_PIN)
-		ph->handle.flags &= ~(unsigned)POOL_SHARED;
-	ph->peer = peer;
-	peer->handles[number] = ph;
-	req->ret_handle = &ph->handle;
-	req->number = number;
-	return 0;
-}
-
-static bool has_lease(const struct handle *handle)
-{
-	return handle->flags & POOL_WRITE && !(handle->flags & POOL_SHARED);
-}
-
-static void handle_free(struct peer *peer, struct handle *handle)
-{
-	struct peer_handle *ph = (struct peer_handle *)handle;
-
-	if (ph->region && has_lease(handle))
-		peer->leases--;
-	peer->handles[handle->number] = NULL;
-	if (ph->region)
-		region_put(peer, ph->region);
-	store_destroy(&handle->store);
-}
 
 static bool gives_handle(const struct pool_req *req)
 {
@@ -306,7 +106,7 @@ static void control_start(struct peer *peer, struct peer_slot *slot, struct pool
 	slot->preq = req;
 	slot->body = peer->free_bodies[--peer->free_body_count];
 	control_encode(slot);
-	slot_send(peer, slot);
+	peer_slot_send(peer, slot);
 }
 
 static void peer_pool_submit(struct pool *pool, struct pool_req *req)
@@ -317,7 +117,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 	if (rc == 0 && req->handle && req->op != POOL_CLOSE)
 		rc = ((struct peer_handle *)req->handle)->stale;
 	if (rc == 0 && gives_handle(req))
-		rc = handle_create(peer, req);
+		rc = peer_handle_create(peer, req);
 	if (rc) {
 		pool_complete(req, rc);
 		return;
@@ -327,7 +127,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		((struct peer_handle *)req->handle)->open = false;
 		if (link_refuses(peer)) {
 			peer->orphans[req->handle->number] = true;
-			handle_free(peer, req->handle);
+			peer_handle_free(peer, req->handle);
 			pool_complete(req, 0);
 			return;
 		}
@@ -338,7 +138,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		peer->waiting_control_tail = &req->next;
 		return;
 	}
-	control_start(peer, slot_get(peer), req);
+	control_start(peer, peer_slot_get(peer), req);
 }
 
 /* What a donor that never heard of the session answers to a request that the lost one may have done
@@ -356,21 +156,6 @@ static int replayed_result(const struct pool_req *req, int err)
 	return err;
 }
 
-/* Takes the handle that a reply gives; 0 or -ENOMEM. */
-static int handle_opened(struct peer *peer, struct pool_req *req)
-{
-	struct peer_handle *ph = (struct peer_handle *)req->ret_handle;
-
-	ph->handle.region_id = req->attr.id;
-	ph->open = true;
-	peer->orphans[ph->handle.number] = false;
-	ph->version = req->attr.version;
-	ph->region = region_get(peer, req->attr.id);
-	if (ph->region && has_lease(&ph->handle) && peer->leases++ == 0)
-		link_keep_leases(peer);
-	return ph->region ? 0 : -ENOMEM;
-}
-
 /* The request ends.  replied: with the donor's word; else the donor may or may not have done it. */
 static void control_done(struct peer *peer, struct peer_slot *slot, int err, bool replied)
 {
@@ -378,18 +163,18 @@ static void control_done(struct peer *peer, struct peer_slot *slot, int err, boo
 
 	if (slot->replayed && replied)
 		err = replayed_result(req, err);
-	slot_put(peer, slot);
+	peer_slot_put(peer, slot);
 	if (req->op == POOL_CLOSE) {
 		/* A refusal is a handle that the donor did not know, or one that it will free itself. */
 		peer->orphans[req->handle->number] = !replied || err == -EBUSY;
-		handle_free(peer, req->handle);
+		peer_handle_free(peer, req->handle);
 		err = 0;
 	} else if (gives_handle(req)) {
 		if (err == 0)
-			err = handle_opened(peer, req);
+			err = peer_handle_opened(peer, req);
 		if (err) {
 			peer->orphans[req->ret_handle->number] = !replied || err == -ENOMEM;
-			handle_free(peer, req->ret_handle);
+			peer_handle_free(peer, req->ret_handle);
 			req->ret_handle = NULL;
 		}
 	}
@@ -407,7 +192,7 @@ static void start_waiting(struct peer *peer)
 		peer->waiting_control = req->next;
 		if (!peer->waiting_control)
 			peer->waiting_control_tail = &peer->waiting_control;
-		control_start(peer, slot_get(peer), req);
+		control_start(peer, peer_slot_get(peer), req);
 	}
 	while (peer->waiting_data && peer->free_slots) {
 		struct store_req *req = peer->waiting_data;
@@ -415,7 +200,7 @@ static void start_waiting(struct peer *peer)
 		peer->waiting_data = req->next;
 		if (!peer->waiting_data)
 			peer->waiting_data_tail = &peer->waiting_data;
-		data_start(peer, slot_get(peer), req);
+		peer_data_start(peer, peer_slot_get(peer), req);
 	}
 }
 
@@ -450,67 +235,6 @@ bool peer_req_takes_pipe(struct peer *peer)
 	       slot->sreq->flags & STORE_PIPE;
 }
 
-/* Takes the results of a successful data reply. */
-static int data_result(struct peer *peer, struct store_req *req)
-{
-	const struct frame_rep *rep = &peer->rep;
-
-	switch (req->op) {
-	case STORE_READ:
-		if (rep->flags & FRAME_F_ZEROS) {
-			if (rep->payload)
-				return -EPROTO;
-			if (req->flags & STORE_LEND)
-				req->buf = (void *)(uintptr_t)store_zeros;
-			else
-				memset(req->buf, 0, req->len);
-			return 0;
-		}
-		req->ret_pipe = conn_payload_pipe(peer->conn);
-		return rep->payload == req->len ? 0 : -EPROTO;
-	case STORE_EXTENTS:
-		return frame_extents_get(peer->control, rep->payload, req->off, req->len,
-		    req->extents, req->extents_max, &req->ret_extents);
-	default:
-		return rep->payload ? -EPROTO : 0;
-	}
-}
-
-static void tell(struct peer *peer, const struct pool_notice *notice)
-{
-	if (peer->pool.notify)
-		peer->pool.notify(peer->pool.notify_ctx, notice);
-}
-
-/* An OPEN's that nobody waits for.  What others have changed while the donor knew nothing of the session it
- * gave no notice of. */
-static void reopen_reply(struct peer *peer, uint32_t number, int err)
-{
-	struct peer_handle *ph = number < peer->handle_room ? peer->handles[number] : NULL;
-	struct region_attr attr;
-
-	if (!ph || !ph->reopening)
-		return;
-	ph->reopening = false;
-	if (err == 0) {
-		if (!(peer->rep.flags & FRAME_F_UNCHANGED) &&
-		    frame_attr_get(peer->control, peer->rep.payload, &attr) == 0)
-			tell(peer, &(struct pool_notice){attr.id, attr.version, attr.size});
-		return;
-	}
-	if ((err == -ENOLCK || err == -EBUSY) && has_lease(&ph->handle)) {
-		log_error(
-		    "%s: region %llu: another client has written to it, or does so now: I/O on what "
-		    "is open here fails from now on",
-		    peer->address, (unsigned long long)ph->handle.region_id);
-		ph->stale = -ENOLCK;
-		return;
-	}
-	log_error("%s: region %llu can't be opened again (%s): I/O on it fails from now on",
-	    peer->address, (unsigned long long)ph->handle.region_id, strerror(-err));
-	ph->stale = err == -EACCES ? err : -ESTALE;
-}
-
 static void replay(struct peer *peer);
 
 int peer_req_reply(struct peer *peer)
@@ -521,7 +245,7 @@ int peer_req_reply(struct peer *peer)
 
 	if (rep->id >= PEER_ID_LOOSE(1, 0)) {
 		if (rep->op == FRAME_OPEN && peer->reopens) {
-			reopen_reply(peer, rep->id & 0xffff, err);
+			peer_handle_reopened(peer, rep->id & 0xffff, err);
 			if (--peer->reopens == 0)
 				replay(peer);
 		}
@@ -531,11 +255,11 @@ int peer_req_reply(struct peer *peer)
 	if (!slot || rep->op != slot->header[2]) /* the operation, as it was sent */
 		return -EPROTO;
 	if (slot->sreq) {
-		if (err == 0 && data_result(peer, slot->sreq))
+		if (err == 0 && peer_data_result(peer, slot->sreq))
 			return -EPROTO;
-		if (err == -EBADF && handle_of(slot->sreq)->stale)
-			err = handle_of(slot->sreq)->stale;
-		data_done(peer, slot, err);
+		if (err == -EBADF && peer_handle_of(slot->sreq)->stale)
+			err = peer_handle_of(slot->sreq)->stale;
+		peer_data_done(peer, slot, err);
 	} else {
 		if (err == -EBUSY)
 			frame_text_get(
@@ -551,65 +275,10 @@ int peer_req_reply(struct peer *peer)
 
 /* ---- what the link tells ---- */
 
-/* A request that nobody waits for: an OPEN of a handle that the donor has forgotten, a CLOSE of one that this
- * side has given up, or a NOTICE's acknowledgement. */
-struct loose {
-	struct conn_out out;
-	uint8_t buf[FRAME_REQ_LEN + FRAME_BODY_MAX];
-};
-
-static void loose_sent(struct conn_out *out, int err)
-{
-	free(out);
-}
-
-/* Takes loose, which has a body of len bytes. */
-static void loose_send(
-    struct peer *peer, struct loose *loose, struct frame_req *frame, size_t len, uint32_t number)
-{
-	frame->id = PEER_ID_LOOSE(peer->next_seq++, number);
-	frame_req_put(loose->buf, frame);
-	loose->out.iov[0] = (struct iovec){loose->buf, FRAME_REQ_LEN + len};
-	loose->out.iov_count = 1;
-	loose->out.sent = loose_sent;
-	conn_send(peer->conn, &loose->out);
-}
-
-static int send_loose(struct peer *peer, const struct pool_req *req)
-{
-	struct loose *loose = calloc(1, sizeof(*loose));
-	struct frame_req frame;
-	size_t len;
-
-	if (!loose)
-		return -ENOMEM;
-	len = frame_control_put(req, &frame, loose->buf + FRAME_REQ_LEN);
-	loose_send(peer, loose, &frame, len, req->number);
-	return 0;
-}
-
-int peer_req_notice(struct peer *peer)
-{
-	struct frame_req frame = {.op = FRAME_NOTICE};
-	struct pool_notice notice;
-	struct loose *loose;
-
-	if (peer->rep.status || frame_notice_get(peer->control, peer->rep.payload, &notice))
-		return -EPROTO;
-	tell(peer, &notice);
-	/* Without one the donor would tell nothing more of this region: a new connection makes up for it. */
-	loose = calloc(1, sizeof(*loose));
-	if (!loose)
-		return -ENOMEM;
-	frame.off = notice.id;
-	loose_send(peer, loose, &frame, 0, 0);
-	return 0;
-}
-
 static void slot_done(struct peer *peer, struct peer_slot *slot, int err)
 {
 	if (slot->sreq)
-		data_done(peer, slot, err);
+		peer_data_done(peer, slot, err);
 	else
 		control_done(peer, slot, err, false);
 }
@@ -644,9 +313,9 @@ void peer_req_fail_all(struct peer *peer, int err)
 		if (!peer->waiting_control)
 			peer->waiting_control_tail = &peer->waiting_control;
 		if (req->op == POOL_CLOSE)
-			handle_free(peer, req->handle);
+			peer_handle_free(peer, req->handle);
 		else if (gives_handle(req))
-			handle_free(peer, req->ret_handle);
+			peer_handle_free(peer, req->ret_handle);
 		pool_complete(req, req->op == POOL_CLOSE ? 0 : err);
 	}
 }
@@ -663,47 +332,10 @@ unsigned peer_req_stale(struct peer *peer)
 	}
 	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
 		next = slot->next;
-		if (slot->sreq && handle_of(slot->sreq)->stale)
-			data_done(peer, slot, -ESTALE);
+		if (slot->sreq && peer_handle_of(slot->sreq)->stale)
+			peer_data_done(peer, slot, -ESTALE);
 	}
 	return n;
-}
-
-unsigned peer_req_lost_writes(struct peer *peer)
-{
-	unsigned n = 0;
-
-	for (struct peer_region *region = peer->regions; region; region = region->next) {
-		if (region->write_gen != region->stable_gen) {
-			region->lost_writes = true;
-			n++;
-		}
-	}
-	return n;
-}
-
-static void reopen(struct peer *peer, struct peer_handle *ph)
-{
-	struct pool_req req = {
-	    .op = POOL_OPEN,
-	    .flags = ph->handle.flags | (has_lease(&ph->handle) ? POOL_REOPEN : 0),
-	    .id = ph->handle.region_id,
-	    .number = ph->handle.number,
-	    .version = ph->version,
-	};
-
-	ph->reopening = true;
-	if (send_loose(peer, &req))
-		ph->stale = -EIO;
-	else
-		peer->reopens++;
-}
-
-static void close_orphan(struct peer *peer, uint32_t number)
-{
-	struct pool_req req = {.op = POOL_CLOSE, .number = number};
-
-	peer->orphans[number] = send_loose(peer, &req) != 0;
 }
 
 /* The donor knows the handles again: everything that was in flight goes out, in order. */
@@ -711,15 +343,15 @@ static void replay(struct peer *peer)
 {
 	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
 		next = slot->next;
-		if (slot->sreq && handle_of(slot->sreq)->stale)
-			data_done(peer, slot, handle_of(slot->sreq)->stale);
+		if (slot->sreq && peer_handle_of(slot->sreq)->stale)
+			peer_data_done(peer, slot, peer_handle_of(slot->sreq)->stale);
 	}
 	for (struct peer_slot *slot = peer->first; slot; slot = slot->next)
-		slot_send(peer, slot);
+		peer_slot_send(peer, slot);
 	/* Last: the donor remembers a bounded number of results. */
 	for (uint32_t i = 1; i < peer->handle_room; i++)
 		if (!peer->handles[i] && peer->orphans[i])
-			close_orphan(peer, i);
+			peer_handle_close_orphan(peer, i);
 	start_waiting(peer);
 }
 
@@ -739,7 +371,7 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 
 		/* A connection that ended before a re-open was answered may have lost it. */
 		if (ph && ph->open && !ph->stale && (forgotten || ph->reopening))
-			reopen(peer, ph);
+			peer_handle_reopen(peer, ph);
 		if (forgotten)
 			peer->orphans[i] = false;
 	}
@@ -767,7 +399,7 @@ static void interrupt_slot(struct peer *peer, struct peer_slot *slot)
 	}
 }
 
-static void peer_store_interrupt(struct store *store, struct store_req *req)
+void peer_store_interrupt(struct store *store, struct store_req *req)
 {
 	struct peer *peer = ((struct peer_handle *)store)->peer;
 	struct peer_slot *slot = slot_of(peer, req);
@@ -805,25 +437,13 @@ static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
 		if (!*link)
 			peer->waiting_control_tail = link;
 		if (gives_handle(req))
-			handle_free(peer, req->ret_handle);
+			peer_handle_free(peer, req->ret_handle);
 		pool_complete(req, -EINTR);
 		return;
 	}
 }
 
 /* ---- life ---- */
-
-static void peer_store_destroy(struct store *store)
-{
-	free(store);
-}
-
-static const struct store_ops peer_store_ops = {
-    .name = "peer",
-    .submit = peer_store_submit,
-    .interrupt = peer_store_interrupt,
-    .destroy = peer_store_destroy,
-};
 
 static void peer_free(struct peer *peer)
 {
@@ -865,7 +485,7 @@ static int peer_alloc(struct peer *peer)
 	peer->slots = calloc(PEER_SLOTS, sizeof(peer->slots[0]));
 	peer->bodies = calloc(PEER_BODIES, FRAME_BODY_MAX);
 	peer->stats = calloc(1, sizeof(*peer->stats));
-	if (!peer->slots || !peer->bodies || !peer->stats || handle_room(peer, 1))
+	if (!peer->slots || !peer->bodies || !peer->stats || peer_handle_room(peer, 1))
 		return -ENOMEM;
 	for (unsigned i = PEER_SLOTS; i-- > 0;) {
 		peer->slots[i].id = UINT64_MAX;
@@ -930,6 +550,11 @@ int peer_pool_create(
 	}
 	*ret_pool = &peer->pool;
 	return 0;
+}
+
+void peer_pool_uuid(const struct pool *pool, uint8_t ret_uuid[16])
+{
+	memcpy(ret_uuid, ((const struct peer *)pool)->welcome.pool_uuid, 16);
 }
 
 struct store_stats *peer_pool_stats(struct pool *pool)

@@ -55,6 +55,9 @@ int peer_pool_create(
 
 void peer_pool_status(const struct pool *pool, struct peer_status *ret_status);
 
+/* The pool's uuid as the donor gave it last: another one means that its regions are others.  After ready. */
+void peer_pool_uuid(const struct pool *pool, uint8_t ret_uuid[16]);
+
 /* Counters of all data requests. */
 struct store_stats *peer_pool_stats(struct pool *pool);
 

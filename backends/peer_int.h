@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What peer.c (requests) and peer_link.c (the connection) share.
+ * What peer.c (requests), peer_data.c (those for bytes), peer_handle.c (what is open) and peer_link.c (the
+ * connection) share.
  */
 #ifndef REMRAM_BACKENDS_PEER_INT_H
 #define REMRAM_BACKENDS_PEER_INT_H
@@ -151,6 +152,54 @@ void peer_req_replay(struct peer *peer, bool forgotten);
 void peer_req_fail_all(struct peer *peer, int err);
 /* Every handle is stale from now on: its requests end with -ESTALE.  How many handles. */
 unsigned peer_req_stale(struct peer *peer);
+
+/* peer.c, for peer_data.c. */
+
+/* A slot with a new id, at the end of those in flight; NULL: none is free. */
+struct peer_slot *peer_slot_get(struct peer *peer);
+/* Its request has ended: frees it and its body. */
+void peer_slot_put(struct peer *peer, struct peer_slot *slot);
+/* Queues what slot->out says, if the link is up and the donor knows the handles; else a replay will. */
+void peer_slot_send(struct peer *peer, struct peer_slot *slot);
+void peer_store_interrupt(struct store *store, struct store_req *req);
+
+/* peer_data.c, for peer.c and peer_handle.c. */
+
+extern const struct store_ops peer_store_ops;
+
+static inline struct peer_handle *peer_handle_of(const struct store_req *req)
+{
+	return (struct peer_handle *)req->at;
+}
+
+/* Puts req into the slot, and sends it. */
+void peer_data_start(struct peer *peer, struct peer_slot *slot, struct store_req *req);
+/* Takes the results of the successful data reply peer->rep; -EPROTO: they are none of req's. */
+int peer_data_result(struct peer *peer, struct store_req *req);
+/* The slot's data request ends: frees the slot and completes it. */
+void peer_data_done(struct peer *peer, struct peer_slot *slot, int err);
+
+/* peer_handle.c, for peer.c and the link. */
+
+static inline bool peer_has_lease(const struct handle *handle)
+{
+	return handle->flags & POOL_WRITE && !(handle->flags & POOL_SHARED);
+}
+
+/* Makes room for handles up to this number: 0 or -ENOMEM. */
+int peer_handle_room(struct peer *peer, uint32_t number);
+/* The handle that OPEN or CREATE req will give; its number is the lowest free one.  0, -ENFILE, -ENOMEM. */
+int peer_handle_create(struct peer *peer, struct pool_req *req);
+/* Takes the handle that a reply gives; 0 or -ENOMEM. */
+int peer_handle_opened(struct peer *peer, struct pool_req *req);
+void peer_handle_free(struct peer *peer, struct handle *handle);
+/* Tells the donor, which has forgotten it, of an open handle: counted in peer->reopens until the reply is there,
+ * or it is stale. */
+void peer_handle_reopen(struct peer *peer, struct peer_handle *ph);
+/* The reply to that, peer->rep, with err. */
+void peer_handle_reopened(struct peer *peer, uint32_t number, int err);
+/* Has the donor close a handle that it may have and nobody here. */
+void peer_handle_close_orphan(struct peer *peer, uint32_t number);
 /* NOTICE peer->rep with its payload is there: tells whoever uses the pool, and acknowledges. -EPROTO: it
  * is malformed. */
 int peer_req_notice(struct peer *peer);

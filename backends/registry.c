@@ -9,5 +9,9 @@
 const struct backend_ops *const backend_registry[] = {
     &memory_backend,
     &file_backend,
+    &nbd_backend,
+    &nbds_backend,
+    &nbd_unix_backend,
+    &nbds_unix_backend,
     NULL,
 };

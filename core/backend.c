@@ -46,15 +46,16 @@ static void known_schemes(char *text, size_t room)
 int backend_open(const char *text, bool single, struct workers *workers,
     struct backend **ret_backend, struct err *err)
 {
+	const struct backend_ops *ops;
 	char known[ERR_TEXT_MAX / 2];
 	struct uri uri;
 	int rc = uri_parse(text, &uri, err);
 
 	if (rc)
 		return rc;
-	for (unsigned i = 0; backend_registry[i]; i++)
-		if (strcmp(backend_registry[i]->scheme, uri.scheme) == 0)
-			return backend_registry[i]->open(&uri, single, workers, ret_backend, err);
+	for (unsigned i = 0; (ops = backend_registry[i]); i++)
+		if (strcmp(ops->scheme, uri.scheme) == 0)
+			return ops->open(&uri, single || ops->single, workers, ret_backend, err);
 	known_schemes(known, sizeof(known));
 	return err_set(err, -EINVAL, "%s: no backend is called \"%s\" (there are: %s)", text,
 	    uri.scheme, known);

@@ -31,12 +31,24 @@ struct backend {
 	const struct backend_ops *ops;
 	struct quota quota; /* set by open, kept up by the stores */
 	bool persistent; /* regions outlive the process: the pool keeps a catalogue */
+	bool read_only; /* its one region can't be written */
 	bool blocking; /* region_* may block for long: call them on a worker */
+};
+
+/* How a place that is reached over a network is doing. */
+struct backend_link {
+	enum { BACKEND_CONNECTED, BACKEND_WAITING, BACKEND_FAILED } state;
+	uint64_t since_ns; /* loop_now_ns() when the state began */
+	unsigned reconnects;
+	unsigned in_flight; /* requests at the server or waiting for it */
+	bool here; /* the server is on this machine */
+	const char *address; /* for messages; as long as the backend lives */
 };
 
 struct backend_ops {
 	const char *scheme; /* what the URI begins with */
 	const char *help; /* one line for --help: "memory:?size=SIZE[&mlock][&prealloc]" */
+	bool single; /* every place of this kind is one region: open always gets single = true */
 	/* Opens a place for many regions (single = false: memory, a directory of region files), or one
 	 * that is itself one region (single = true: `remram mount file:/path`; the region's id is
 	 * 2).  Keeps workers. */
@@ -58,6 +70,12 @@ struct backend_ops {
 	int (*sync)(struct backend *backend);
 	/* Free and total bytes as the place sees them, before the quota.  Optional. */
 	void (*space)(struct backend *backend, uint64_t *ret_total, uint64_t *ret_free);
+	/* The next three are for places that are reached over a network; all or none. */
+	/* Requests fail with -EIO when the place was away for timeo_ms; else they wait.  Before use. */
+	void (*patience)(struct backend *backend, uint64_t timeo_ms);
+	/* On the loop whose requests it serves, like give_up: everything fails from then on. */
+	void (*link)(struct backend *backend, struct backend_link *ret_link);
+	void (*give_up)(struct backend *backend);
 	/* All stores are destroyed. */
 	void (*close)(struct backend *backend);
 };

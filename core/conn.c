@@ -6,6 +6,7 @@
  * of it and the rest is read straight to where the owner wants it, with what follows going to the
  * stage again in the same call.
  *   states: HEADER (payload_len 0) → header() → PAYLOAD (payload_got < payload_len) → frame() → HEADER
+ *           conn_more() in frame(): → PAYLOAD again
  *           header() == -EAGAIN → paused (EPOLLIN off) → conn_resume → HEADER
  * Sending: a list of struct conn_out; at the end of a round as many as fit in one sendmsg go out;
  * EPOLLOUT is watched only while the socket is full.
@@ -53,6 +54,7 @@ struct conn {
 	bool failed; /* closed() was called */
 
 	/* Receiving. */
+	size_t header_len;
 	uint8_t *stage;
 	size_t in_off, in_len;
 	uint8_t *payload;
@@ -242,7 +244,7 @@ static int parse(struct conn *conn)
 				return rc;
 			continue;
 		}
-		if (conn->in_len < h->header_len)
+		if (conn->in_len < conn->header_len)
 			break;
 		conn->payload_got = 0;
 		rc = h->header(conn, in, (void **)&conn->payload, &conn->payload_len);
@@ -254,8 +256,8 @@ static int parse(struct conn *conn)
 		}
 		if (rc)
 			return rc;
-		conn->in_off += h->header_len;
-		conn->in_len -= h->header_len;
+		conn->in_off += conn->header_len;
+		conn->in_len -= conn->header_len;
 		conn->narrow = conn->use_pipe;
 		conn->use_pipe = conn->use_pipe && conn->in_len == 0;
 		if (conn->payload_len == 0 && !conn->closing) {
@@ -276,28 +278,25 @@ static int parse(struct conn *conn)
 /* One receive: the rest of a payload, then the stage. >0 bytes got, 0 end, or -errno. */
 static ssize_t receive(struct conn *conn, bool *ret_drained)
 {
+	size_t want = conn->payload_len ? conn->payload_len - conn->payload_got : 0, direct;
 	struct iovec iov[2];
-	size_t want = conn->payload_len - conn->payload_got, direct;
+	int count = 0;
 	ssize_t n;
 
-	if (conn->payload_len && conn->use_pipe)
+	if (want && conn->use_pipe)
 		return receive_piped(conn, ret_drained);
-	iov[0] = (struct iovec){conn->payload + conn->payload_got, want};
-	iov[1] = (struct iovec){conn->stage + conn->in_len,
-	    (conn->narrow ? conn->handlers->header_len : STAGE_SIZE) - conn->in_len};
-	if (conn->payload_len)
-		n = conn->io->readv(conn, iov, 2);
-	else
-		n = conn->io->readv(conn, iov + 1, 1);
+	if (want)
+		iov[count++] = (struct iovec){conn->payload + conn->payload_got, want};
+	iov[count++] = (struct iovec){conn->stage + conn->in_len,
+	    (conn->narrow ? conn->header_len : STAGE_SIZE) - conn->in_len};
+	n = conn->io->readv(conn, iov, count);
 	if (n <= 0)
 		return n;
-	if (!conn->payload_len)
-		want = 0;
 	direct = (size_t)n < want ? (size_t)n : want;
 	conn->payload_got += (uint32_t)direct;
 	conn->in_len += (size_t)n - direct;
 	conn->bytes_in += (uint64_t)n;
-	*ret_drained = (size_t)n < want + iov[1].iov_len;
+	*ret_drained = (size_t)n < want + iov[count - 1].iov_len;
 	return n;
 }
 
@@ -454,6 +453,7 @@ int conn_create(struct loop *loop, int fd, const struct conn_handlers *handlers,
 		goto fail;
 	}
 	conn->handlers = handlers;
+	conn->header_len = handlers->header_len;
 	conn->io = &plain_io;
 	conn->owner = owner;
 	conn->pipe[0] = conn->pipe[1] = -1;
@@ -528,6 +528,18 @@ void conn_resume(struct conn *conn)
 {
 	if (conn->paused)
 		loop_defer(conn->loop, &conn->resume);
+}
+
+void conn_set_header_len(struct conn *conn, size_t len)
+{
+	conn->header_len = len;
+}
+
+void conn_more(struct conn *conn, void *buf, uint32_t len)
+{
+	conn->payload = buf;
+	conn->payload_len = len;
+	conn->payload_got = 0;
 }
 
 bool conn_loopback(const struct sockaddr *addr)

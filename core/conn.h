@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A connection that carries frames: fixed-length headers, each followed by a payload whose length its
- * header tells.
+ * A connection that carries frames: headers of a length that the owner knows beforehand, each followed
+ * by a payload whose length its header tells.
  *
  * Non-blocking, on one loop.  Payloads are received straight into the buffer that the owner names
  * when it has seen the header; what is sent is gathered from the owner's memory, everything that a
@@ -23,7 +23,7 @@
 struct conn;
 
 struct conn_handlers {
-	size_t header_len; /* bytes, at most CONN_HEADER_MAX */
+	size_t header_len; /* bytes, at most CONN_HEADER_MAX; see conn_set_header_len */
 
 	/* A whole header has come.  Sets *ret_len to its payload's length and, if that is not 0,
 	 * *ret_buf to where the payload goes (owned by the caller of conn_create, untouched by it until
@@ -31,7 +31,8 @@ struct conn_handlers {
 	 * conn_resume; or another error: the frame is malformed, the connection is closed with it. */
 	int (*header)(struct conn *conn, const uint8_t *header, void **ret_buf, uint32_t *ret_len);
 
-	/* Header and payload are there.  0, or an error that closes the connection. */
+	/* Header and payload are there (conn_more: or what was asked for last).  0, or an error that
+	 * closes the connection. */
 	int (*frame)(struct conn *conn);
 
 	/* The connection has failed or the other side has ended it (err -ECONNRESET, -EPIPE, …, or what
@@ -89,6 +90,14 @@ int conn_payload_pipe(const struct conn *conn);
 
 /* After header returned -EAGAIN: asks again, and goes on reading. */
 void conn_resume(struct conn *conn);
+
+/* For protocols whose headers change: the next header has len bytes (1 … CONN_HEADER_MAX).  From frame, or
+ * before the first header has come. */
+void conn_set_header_len(struct conn *conn, size_t len);
+
+/* For payloads that do not go to one place: the payload goes on, with len bytes (> 0) for buf; frame is
+ * called again when they are there.  From frame only. */
+void conn_more(struct conn *conn, void *buf, uint32_t len);
 
 /* Sets TCP options of a connected socket for many small frames (no delay, keep-alive; over loopback no
  * pacing).  Harmless on other sockets. */

@@ -161,6 +161,13 @@ static int busy(struct pool_req *req, const struct region_user *holder)
 	return -EBUSY;
 }
 
+int lease_pinned(const struct region *region, struct pool_req *req)
+{
+	if (region->pin_session == req->session)
+		return -EBUSY;
+	return busy(req, user_find(region, region->pin_session));
+}
+
 static bool is_dead(const struct region_user *user, const struct pool_req *req, uint32_t lease_ms)
 {
 	struct pool_session *ps = user->who;
@@ -228,7 +235,7 @@ int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease
 
 	if (region->pins && region->pin_session != req->session &&
 	    req->flags & (POOL_WRITE | POOL_PIN))
-		return busy(req, user_find(region, region->pin_session));
+		return lease_pinned(region, req);
 	if (!(req->flags & POOL_WRITE))
 		return 0;
 	rc = check_holder(region, req, lease_ms);
@@ -255,6 +262,8 @@ int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lea
 
 	if (rh && rh->handle.flags & POOL_WRITE && !lease_held(rh))
 		return -ENOLCK;
+	if (region->pins && region->pin_session != req->session)
+		return busy(req, user_find(region, region->pin_session));
 	rc = check_holder(region, req, lease_ms);
 	if (rc)
 		return rc;
@@ -331,7 +340,7 @@ void lease_writer_now(const struct region *region, struct catalogue_writer *ret_
 	*ret_writer = (struct catalogue_writer){
 	    .writer = lasting(last),
 	    .base = atomic_load(&region->base),
-	    .writing = holder || region->lease.shared || region->refs,
+	    .writing = holder || region->lease.shared || region->refs || unrest(region),
 	};
 	if (!ret_writer->writing)
 		return;

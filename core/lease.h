@@ -67,6 +67,9 @@ static inline uint64_t pool_req_writer(const struct pool_req *req)
 /* Whether the request may open the region (OPEN, CREATE of one that exists), but for the mode.  Takes the
  * lease away from a holder that is dead.  0, -EBUSY with req->ret_holder, or -ENOLCK (POOL_REOPEN). */
 int lease_check_open(struct region *region, struct pool_req *req, uint32_t lease_ms);
+/* The region is pinned, which is in the way of req: -EBUSY, with req->ret_holder unless it is the requester's own
+ * pin. */
+int lease_pinned(const struct region *region, struct pool_req *req);
 /* Whether a session may change the region's size: 0, -EBUSY with req->ret_holder, -ENOLCK through a
  * handle whose lease was taken.  Takes the lease away from a holder that is dead. */
 int lease_check_resize(struct region *region, struct pool_req *req, uint32_t lease_ms);
@@ -82,7 +85,8 @@ void lease_closed(struct region_handle *rh);
  * already. */
 bool lease_held(const struct region_handle *rh);
 
-/* What the catalogue should know of the region's writer now. */
+/* What the catalogue should know of the region's writer now: also of one that has lost the lease, as long as
+ * something of its is in flight. */
 void lease_writer_now(const struct region *region, struct catalogue_writer *ret_writer);
 
 /* A session has moved the version: the others are told. */

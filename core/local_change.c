@@ -191,7 +191,7 @@ static int do_remove(struct local_pool *lp, struct pool_req *req)
 	if (!region)
 		rc = -ENOENT;
 	else if (region->pins)
-		rc = -EBUSY;
+		rc = lease_pinned(region, req);
 	else
 		region->leaving = true;
 	pthread_mutex_unlock(&lp->mu);
@@ -215,7 +215,7 @@ static int do_remove(struct local_pool *lp, struct pool_req *req)
 
 /* Whether `region` may get a new name, in place of `other` (NULL: nobody has it). */
 static int check_rename_locked(
-    const struct pool_req *req, const struct region *region, const struct region *other)
+    struct pool_req *req, const struct region *region, const struct region *other)
 {
 	if (!region)
 		return -ENOENT;
@@ -223,7 +223,9 @@ static int check_rename_locked(
 		return -EEXIST;
 	if (!other && (req->flags & POOL_EXCHANGE))
 		return -ENOENT;
-	if (region->pins || (other && other->pins))
+	if (region->pins)
+		return lease_pinned(region, req);
+	if (other && other->pins) /* who has it does not have what req->name names */
 		return -EBUSY;
 	if (other && other != region && !(req->flags & POOL_EXCHANGE) && other->handles)
 		return -EBUSY;

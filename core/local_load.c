@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -39,6 +40,7 @@ static void load_versions(struct region *region, const struct region_attr *saved
 		return;
 	/* One that nobody was told before: not by this life of the daemon, nor by the last one, which may have
 	 * moved it after the catalogue was told. */
+	region->fresh = true;
 	atomic_store(&region->version, fresh > now ? fresh : now);
 	if (atomic_load(&region->writer) == 0)
 		atomic_store(&region->base, atomic_load(&region->version));
@@ -99,6 +101,24 @@ static void load_orphan(void *ctx, uint64_t id)
 	lp->backend->ops->region_remove(lp->backend, id, NULL);
 }
 
+/* The catalogue is told the versions that load_versions has made: if it were not, and this life of the daemon ended
+ * as the last one did, the next one might make them again, for other bytes.  Where that fails the pool is used all
+ * the same; the log says what is wrong. */
+static void remember_versions(struct local_pool *lp)
+{
+	for (size_t i = 0; i < lp->table.count; i++) {
+		struct region *region = lp->table.by_id[i];
+		struct catalogue_writer writer;
+		struct region_attr attr;
+
+		if (!region->fresh)
+			continue;
+		region_get_attr(region, atomic_load(&region->writer), &attr);
+		lease_writer_now(region, &writer);
+		local_remember(lp, region, region->name, &attr, &writer);
+	}
+}
+
 static int load(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
 {
 	struct load load = {.lp = lp, .err = err};
@@ -115,14 +135,55 @@ static int load(struct local_pool *lp, const struct local_pool_conf *conf, struc
 	if (rc == 0)
 		rc = load.rc;
 	if (rc == 0)
+		remember_versions(lp);
+	if (rc == 0)
 		rc = lp->backend->ops->region_list(lp->backend, load_orphan, &load, err);
 	return rc;
+}
+
+const char *local_pool_single_name(const char *uri, char *buf)
+{
+	const char *path = strchr(uri, ':') + 1, *host;
+	size_t len, start;
+
+	if (strncmp(path, "//", 2) == 0) { /* behind the host */
+		host = path + 2;
+		path = host + strcspn(host, "/?");
+	}
+	len = strcspn(path, "?");
+	while (len && path[len - 1] == '/')
+		len--;
+	for (start = len; start && path[start - 1] != '/'; start--)
+		;
+	if (len - start == 0 || len - start > POOL_NAME_MAX ||
+	    pool_check_name(path + start, len - start)) {
+		path = uri;
+		start = 0;
+		len = strcspn(path, ":+");
+	}
+	memcpy(buf, path + start, len - start);
+	buf[len - start] = 0;
+	return buf;
+}
+
+/* The same URI is the same pool after a restart (FNV-1a). */
+static void uuid_of_uri(const char *uri, uint8_t uuid[16])
+{
+	for (unsigned half = 0; half < 2; half++) {
+		uint64_t hash = 14695981039346656037u + half;
+
+		for (const char *c = uri; *c; c++)
+			hash = (hash ^ (uint8_t)*c) * 1099511628211u;
+		memcpy(uuid + 8 * half, &hash, 8);
+	}
 }
 
 /* The one region of a pool that is a single file or piece of memory. */
 static int load_single(struct local_pool *lp, const struct local_pool_conf *conf, struct err *err)
 {
-	struct region_attr attr = {.id = 2, .mode = 0600, .nlink = 1};
+	struct region_attr attr = {
+	    .id = 2, .mode = lp->backend->read_only ? 0400 : 0600, .nlink = 1};
+	char name[POOL_NAME_MAX + 1];
 	struct store_stat stat = {0};
 	struct store *store;
 	struct region *region;
@@ -136,7 +197,8 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 	attr.atime_ns = attr.ctime_ns = region_now_ns();
 	attr.mtime_ns = stat.mtime_ns ? stat.mtime_ns : attr.ctime_ns;
 	attr.version = (uint64_t)attr.ctime_ns;
-	region = region_create(conf->single, &attr, store);
+	uuid_of_uri(conf->uri, lp->uuid);
+	region = region_create(local_pool_single_name(conf->uri, name), &attr, store);
 	if (!region || region_table_reserve(&lp->table)) {
 		region_destroy(region);
 		return err_set(err, -ENOMEM, "out of memory for the region");
@@ -145,6 +207,23 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 	region_table_insert(&lp->table, region);
 	lp->pool.fixed = true;
 	return 0;
+}
+
+bool local_pool_link(const struct pool *pool, struct backend_link *ret_link)
+{
+	struct backend *backend = ((const struct local_pool *)pool)->backend;
+
+	if (backend->ops->link)
+		backend->ops->link(backend, ret_link);
+	return backend->ops->link;
+}
+
+void local_pool_give_up(struct pool *pool)
+{
+	struct backend *backend = ((struct local_pool *)pool)->backend;
+
+	if (backend->ops->give_up)
+		backend->ops->give_up(backend);
 }
 
 static void local_destroy(struct pool *pool)
@@ -204,12 +283,14 @@ int local_pool_create(const struct local_pool_conf *conf, struct workers *worker
 	pthread_mutex_init(&lp->ctl, NULL);
 	pthread_mutex_init(&lp->mu, NULL);
 	pthread_cond_init(&lp->freed, NULL);
-	rc = backend_open(conf->uri, conf->single != NULL, workers, &lp->backend, err);
+	rc = backend_open(conf->uri, conf->single, workers, &lp->backend, err);
 	if (rc)
 		goto fail;
 	lp->pool.size_max =
 	    lp->backend->quota.limit < INT64_MAX ? lp->backend->quota.limit : INT64_MAX;
-	if (conf->single) {
+	if (conf->timeo_ms && lp->backend->ops->patience)
+		lp->backend->ops->patience(lp->backend, conf->timeo_ms);
+	if (conf->single || lp->backend->ops->single) {
 		rc = load_single(lp, conf, err);
 	} else if (lp->backend->persistent) {
 		rc = load(lp, conf, err);

@@ -348,7 +348,7 @@ static int check_resize(struct local_pool *lp, struct pool_req *req, struct regi
 	if (!region)
 		rc = -ESTALE;
 	else if (region->pins && req->attr.size != atomic_load(&region->size))
-		rc = -EBUSY;
+		rc = lease_pinned(region, req);
 	else if (rh && !(rh->handle.flags & POOL_WRITE))
 		rc = -EBADF;
 	else if (!rh || !rh->created)
@@ -497,11 +497,12 @@ void local_pool_close(struct pool *pool, struct handle *handle)
 
 /* ---- notices ---- */
 
-static void changed(struct region *region, uint64_t session)
+static void changed(struct region *region, uint64_t session, uint64_t writer)
 {
 	struct local_pool *lp = region->owner;
 
 	pthread_mutex_lock(&lp->mu);
+	region_move(region, writer);
 	lease_changed(region, session);
 	pthread_mutex_unlock(&lp->mu);
 }

@@ -20,7 +20,8 @@ struct local_pool_conf {
 	const char *name; /* kept, not copied */
 	const char *uri; /* where its bytes live; see core/backend.h */
 	const char *state_dir; /* for the catalogue of a persistent backend */
-	const char *single; /* not NULL: the URI is one region, and this is its name */
+	bool single; /* the URI is one region; so it is with every URI of some kinds of backend */
+	uint64_t timeo_ms; /* how long requests wait for a place that is away; 0: for ever */
 	uint32_t lease_ms; /* how long a silent session keeps its leases; 0: LOCAL_POOL_LEASE_MS */
 };
 
@@ -37,6 +38,15 @@ const uint8_t *local_pool_uuid(const struct pool *pool);
 
 /* What went through its handles. */
 struct store_stats *local_pool_stats(struct pool *pool);
+
+/* The name of the one region that a URI is: the last part of its path, or the scheme up to a '+'.  buf holds
+ * POOL_NAME_MAX + 1 bytes; returns it. */
+const char *local_pool_single_name(const char *uri, char *buf);
+
+/* The state of the connection to where its bytes live; false: there is no such thing. */
+bool local_pool_link(const struct pool *pool, struct backend_link *ret_link);
+/* On the loop that uses the pool: everything fails from now on, if there is a connection. */
+void local_pool_give_up(struct pool *pool);
 
 /* Closes a handle at once, as POOL_CLOSE does. Nothing is in flight on it. */
 void local_pool_close(struct pool *pool, struct handle *handle);

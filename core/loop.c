@@ -44,9 +44,9 @@ enum {
 struct loop {
 	/* Constant after create. */
 	int epfd;
-	uint64_t spin_ns;
 
 	/* Loop thread only. */
+	uint64_t spin_ns;
 	struct epoll_event events[EVENTS_MAX];
 	int event_count, event_idx;
 	struct loop_timer **timers;
@@ -55,6 +55,7 @@ struct loop {
 	struct loop_task *deferred, **deferred_tail;
 	unsigned watches;
 	unsigned credit;
+	struct loop_end *ends;
 	uint64_t woke_ns; /* when the last wait ended */
 	struct loop_fd wake; /* eventfd: a task was posted, or stop */
 
@@ -138,6 +139,12 @@ void loop_destroy(struct loop *loop)
 {
 	if (!loop)
 		return;
+	while (loop->ends) {
+		struct loop_end *end = loop->ends;
+
+		loop_end_del(end);
+		end->run(end);
+	}
 	loop_fd_del(&loop->wake);
 	assert(loop->watches == 0);
 	/* Whoever posted last has left when the lock is free. */
@@ -150,6 +157,31 @@ void loop_destroy(struct loop *loop)
 	pthread_mutex_destroy(&loop->mu);
 	free(loop->timers);
 	free(loop);
+}
+
+void loop_set_spin(struct loop *loop, unsigned spin_us)
+{
+	loop->spin_ns = (uint64_t)spin_us * 1000;
+}
+
+void loop_end_add(struct loop *loop, struct loop_end *end)
+{
+	assert(!end->loop);
+	end->loop = loop;
+	end->next = loop->ends;
+	loop->ends = end;
+}
+
+void loop_end_del(struct loop_end *end)
+{
+	struct loop_end **at;
+
+	if (!end->loop)
+		return;
+	for (at = &end->loop->ends; *at != end; at = &(*at)->next)
+		;
+	*at = end->next;
+	end->loop = NULL;
 }
 
 int loop_fd_add(struct loop *loop, struct loop_fd *lfd, uint32_t events)

@@ -25,9 +25,24 @@ struct loop_conf {
 	unsigned spin_us; /* longest time to poll before sleeping, microseconds */
 };
 
+/* Runs when the loop is about to be destroyed, embedded in its owner: the last chance to take watches and
+ * timers off it for whoever outlives it. */
+struct loop_end {
+	void (*run)(struct loop_end *end);
+	struct loop_end *next;
+	struct loop *loop; /* NULL while not added */
+};
+
 int loop_create(const struct loop_conf *conf, struct loop **ret_loop, struct err *err);
-/* Asserts that no descriptor is watched any more. */
+/* Runs what loop_end_add has added, newest first; asserts that no descriptor is watched after that. */
 void loop_destroy(struct loop *loop);
+
+/* Does nothing if it is not added. */
+void loop_end_add(struct loop *loop, struct loop_end *end);
+void loop_end_del(struct loop_end *end);
+
+/* Changes loop_conf.spin_us. */
+void loop_set_spin(struct loop *loop, unsigned spin_us);
 
 /* Runs until loop_stop, which may come before it, too; can be called again then. */
 void loop_run(struct loop *loop);

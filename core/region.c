@@ -13,6 +13,9 @@
  * known by its identity (pool_req_writer), not by its session: a client that was killed and comes back
  * is the writer that it was.
  *
+ * It moves, and is told, with the pool's mu held: of two that write at once one is the later one.  What a write
+ * finds without mu is only that it need not move (region_touch).
+ *
  * A handle that writes under a lease looks on each write whether it still has it (core/lease.c).
  */
 #include "core/region.h"
@@ -100,21 +103,26 @@ void region_get_attr(struct region *region, uint64_t writer, struct region_attr 
 void region_touch(struct region *region, uint64_t session, uint64_t writer)
 {
 	int64_t now = region_now_ns();
-	uint64_t old;
 
 	if (atomic_load_explicit(&region->mtime_ns, memory_order_relaxed) != now) {
 		atomic_store_explicit(&region->mtime_ns, now, memory_order_relaxed);
 		atomic_store_explicit(&region->dirty, true, memory_order_relaxed);
 	}
-	if (atomic_load(&region->writer) == writer && !atomic_load(&region->seen))
-		return;
-	/* Two that get here at once are both told that the other has changed something. */
-	atomic_store(&region->seen, false);
-	old = atomic_fetch_add(&region->version, 1);
+	if (atomic_load(&region->seen) || atomic_load(&region->writer) != writer)
+		region->changed(region, session, writer);
+}
+
+void region_move(struct region *region, uint64_t writer)
+{
+	uint64_t version = atomic_load(&region->version) + 1;
+
 	if (atomic_exchange(&region->writer, writer) != writer)
-		atomic_store(&region->base, old + 1);
+		atomic_store(&region->base, version);
+	atomic_store(&region->version, version);
 	atomic_store_explicit(&region->dirty, true, memory_order_relaxed);
-	region->changed(region, session);
+	/* Last, as region_touch looks at it first: whoever finds that nobody has looked since finds, too, that the
+	 * writer is another. */
+	atomic_store(&region->seen, false);
 }
 
 void region_set_size(struct region *region, uint64_t size)
@@ -229,16 +237,28 @@ static void handle_submit(struct store *store, struct store_req *req)
 	store_forward(rh->region->store, req);
 }
 
+static void handle_interrupt(struct store *store, struct store_req *req)
+{
+	store_lower_interrupt(((struct region_handle *)store)->region->store, req);
+}
+
 static void *handle_lend(struct store *store, uint64_t off, uint32_t len)
 {
 	struct region_handle *rh = (struct region_handle *)store;
 	void *lent =
 	    check_access(rh, STORE_WRITE) ? NULL : store_lower_lend(rh->region->store, off, len);
 
-	/* The bytes change from now on. */
+	/* The bytes change from now on; see region_lent_changed. */
 	if (lent)
 		region_touch(rh->region, rh->session, rh->writer);
 	return lent;
+}
+
+void region_lent_changed(struct handle *handle)
+{
+	struct region_handle *rh = (struct region_handle *)handle;
+
+	region_touch(rh->region, rh->session, rh->writer);
 }
 
 static void handle_unlend(struct store *store, uint64_t off, uint32_t len)
@@ -263,6 +283,7 @@ static void handle_destroy(struct store *store)
 static const struct store_ops handle_ops = {
     .name = "region",
     .submit = handle_submit,
+    .interrupt = handle_interrupt,
     .lend = handle_lend,
     .unlend = handle_unlend,
     .stat = handle_stat,

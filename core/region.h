@@ -25,8 +25,9 @@ struct region {
 	/* Constant after create. */
 	uint64_t id;
 	struct store *store; /* owned */
-	/* A session has moved the version.  Set by the pool before anybody writes; any thread, no lock held. */
-	void (*changed)(struct region *region, uint64_t session);
+	/* A session has changed the bytes: the version is to move (region_move), and others are to be told.  Set by
+	 * the pool before anybody writes; any thread, no lock held. */
+	void (*changed)(struct region *region, uint64_t session, uint64_t writer);
 	void *owner; /* the pool */
 
 	/* Protected by the pool's mu. */
@@ -44,6 +45,7 @@ struct region {
 	uint64_t resizer; /* whose they are, while refs > 0; 0: several sessions' */
 	struct region_lease lease;
 	struct catalogue_writer told; /* what the catalogue knows of its writer */
+	bool fresh; /* its version is not the one that the catalogue had when it was loaded */
 
 	/* Atomic: the data path reads them. */
 	_Atomic uint32_t mode;
@@ -77,6 +79,13 @@ void region_get_attr(struct region *region, uint64_t writer, struct region_attr 
 
 /* Somebody changes the bytes: moves version and mtime.  Any thread; the pool's mu not held. */
 void region_touch(struct region *region, uint64_t session, uint64_t writer);
+
+/* The version's next value, of that writer; mu held. */
+void region_move(struct region *region, uint64_t writer);
+
+/* Memory that the handle's store has lent for a WRITE goes back (store_unlend follows), and the WRITE has failed
+ * or was never submitted: what was received by then has changed the bytes all the same. */
+void region_lent_changed(struct handle *handle);
 
 /* SETATTR's size; the caller has resized the store or will.  Any thread. */
 void region_set_size(struct region *region, uint64_t size);

@@ -143,8 +143,14 @@ void store_interrupt(struct store_req *req)
 {
 	struct store *store = req->store;
 
-	if (store && store->ops->interrupt)
-		store->ops->interrupt(store, req);
+	if (store)
+		store_lower_interrupt(store, req);
+}
+
+void store_lower_interrupt(struct store *lower, struct store_req *req)
+{
+	if (lower->ops->interrupt)
+		lower->ops->interrupt(lower, req);
 }
 
 void *store_lower_lend(struct store *lower, uint64_t off, uint32_t len)

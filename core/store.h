@@ -192,6 +192,9 @@ void store_unlend(struct store *store, uint64_t off, uint32_t len);
 void *store_lower_lend(struct store *lower, uint64_t off, uint32_t len);
 void store_lower_unlend(struct store *lower, uint64_t off, uint32_t len);
 
+/* For layers: interrupts a request that was forwarded to lower. */
+void store_lower_interrupt(struct store *lower, struct store_req *req);
+
 int store_stat(struct store *store, struct store_stat *ret_stat);
 
 /* Asserts that nothing is in flight.  NULL does nothing. */

@@ -12,18 +12,15 @@
  */
 #include "export/conf.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "core/conn.h"
 #include "core/uri.h"
 
-enum { THREADS_MAX = 64, HOST_MAX = 256 };
+enum { THREADS_MAX = 64 };
 
 static const char name_chars[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -104,133 +101,41 @@ static int make_pools(struct remramd_conf *conf, struct err *err)
 
 /* ---- addresses ----------------------------------------------------------------------------------- */
 
-/* Splits ADDR[:PORT]; ret_host has HOST_MAX bytes. */
-static int split_address(const char *text, char *ret_host, uint16_t *ret_port, struct err *err)
-{
-	const char *host = text, *behind;
-	unsigned port = REMRAMD_PORT;
-	size_t len;
+static const struct address_rules listen_rules = {.port = REMRAMD_PORT};
+static const struct address_rules nbd_rules = {.port = REMRAMD_NBD_PORT, .may_be_unix = true};
 
-	if (*text == '[') {
-		host++;
-		len = strcspn(host, "]");
-		if (host[len] != ']')
-			return err_set(err, -EINVAL, "\"%.200s\": the ']' is missing", text);
-		behind = host + len + 1;
-	} else {
-		len = strcspn(host, ":");
-		behind = host + len;
-		if (*behind && strchr(behind + 1, ':'))
-			return err_set(err, -EINVAL,
-			    "\"%.200s\": an IPv6 address must stand in brackets, as in [::1]:%d",
-			    text, REMRAMD_PORT);
-	}
-	if (!len)
-		return err_set(err, -EINVAL,
-		    "\"%.200s\" has no address before the port (all addresses are 0.0.0.0 or [::])",
-		    text);
-	if (len >= HOST_MAX)
-		return err_set(err, -EINVAL, "\"%.200s…\": the host name is too long", text);
-	if (*behind) {
-		const char *p = behind + 1;
-		for (port = 0; *p >= '0' && *p <= '9' && port <= UINT16_MAX; p++)
-			port = port * 10 + (unsigned)(*p - '0');
-		if (*behind != ':' || *p || !port || port > UINT16_MAX)
-			return err_set(err, -EINVAL,
-			    "\"%.200s\" is not ADDR:PORT: the port is a number from 1 to 65535",
-			    text);
-	}
-	memcpy(ret_host, host, len);
-	ret_host[len] = '\0';
-	*ret_port = (uint16_t)port;
-	return 0;
+static int check_listen(const char *text, struct err *err)
+{
+	return address_check(text, &listen_rules, err);
 }
 
-static int check_address(const char *text, struct err *err)
+static int check_nbd(const char *text, struct err *err)
 {
-	char host[HOST_MAX];
-	struct in6_addr in6;
-	uint16_t port;
-	int r = split_address(text, host, &port, err);
-
-	if (r || *text != '[')
-		return r;
-	host[strcspn(host, "%")] = '\0';
-	if (inet_pton(AF_INET6, host, &in6) != 1)
-		return err_set(
-		    err, -EINVAL, "\"%.200s\": \"%s\" is not an IPv6 address", text, host);
-	return 0;
+	return address_check(text, &nbd_rules, err);
 }
 
-/* Adds one resolved address of `text`. */
-static int add_address(
-    struct remramd_conf *conf, const char *text, const struct addrinfo *info, struct err *err)
+static int make_list(const struct opt_list *texts, const struct address_rules *rules, bool insecure,
+    struct address **ret_list, unsigned *ret_count, struct err *err)
 {
-	struct remramd_listen *listen = &conf->listen[conf->listen_count];
+	int r = 0;
 
-	listen->text = text;
-	listen->addr_len = info->ai_addrlen;
-	memcpy(&listen->addr, info->ai_addr, info->ai_addrlen);
-	if (!conf->insecure && !conn_loopback((const struct sockaddr *)&listen->addr))
-		return err_set(err, -EINVAL,
-		    "listen address %.200s is not a loopback address: whoever can reach it could "
-		    "read and "
-		    "write all pools, because connections are not encrypted and not authenticated; "
-		    "listen "
-		    "on 127.0.0.1 and reach it through a tunnel, or, in a network that you trust, "
-		    "give "
-		    "--insecure (in the file: insecure = yes)",
-		    text);
-	/* A name can have the address of another, or one address twice. */
-	for (unsigned i = 0; i < conf->listen_count; i++)
-		if (conf->listen[i].addr_len == listen->addr_len &&
-		    !memcmp(&conf->listen[i].addr, &listen->addr, listen->addr_len))
-			return 0;
-	if (conf->listen_count == REMRAMD_LISTEN_MAX)
-		return err_set(
-		    err, -EINVAL, "more than %d addresses to listen on", REMRAMD_LISTEN_MAX);
-	conf->listen_count++;
-	return 0;
-}
-
-static int resolve_address(struct remramd_conf *conf, const char *text, struct err *err)
-{
-	const struct addrinfo hints = {
-	    .ai_family = AF_UNSPEC,
-	    .ai_socktype = SOCK_STREAM,
-	    .ai_flags = AI_PASSIVE | AI_NUMERICSERV,
-	};
-	struct addrinfo *found;
-	char host[HOST_MAX], service[8];
-	uint16_t port;
-	int r = split_address(text, host, &port, err);
-
-	if (r)
-		return r;
-	snprintf(service, sizeof(service), "%u", port);
-	r = getaddrinfo(host, service, &hints, &found);
-	if (r)
-		return err_set(err, r == EAI_MEMORY ? -ENOMEM : -EINVAL,
-		    "listen address %.200s: cannot find the address of \"%s\": %s", text, host,
-		    gai_strerror(r));
-	for (const struct addrinfo *info = found; info && !r; info = info->ai_next)
-		if (info->ai_family == AF_INET || info->ai_family == AF_INET6)
-			r = add_address(conf, text, info, err);
-	freeaddrinfo(found);
+	*ret_list = calloc(ADDRESSES_MAX, sizeof(**ret_list));
+	if (!*ret_list)
+		return err_sys(err, -ENOMEM, "cannot keep the listen addresses");
+	for (unsigned i = 0; i < texts->count && !r; i++)
+		r = address_add(*ret_list, ret_count, texts->items[i], rules, insecure, err);
 	return r;
 }
 
 static int make_addresses(struct remramd_conf *conf, struct err *err)
 {
-	conf->listen = calloc(REMRAMD_LISTEN_MAX + 1, sizeof(*conf->listen));
-	if (!conf->listen)
-		return err_sys(err, -ENOMEM, "cannot keep the listen addresses");
-	for (unsigned i = 0; i < conf->listen_texts.count; i++) {
-		int r = resolve_address(conf, conf->listen_texts.items[i], err);
-		if (r)
-			return r;
-	}
-	return 0;
+	int r = make_list(&conf->listen_texts, &listen_rules, conf->insecure, &conf->listen,
+	    &conf->listen_count, err);
+
+	if (!r)
+		r = make_list(&conf->nbd_texts, &nbd_rules, conf->insecure, &conf->nbd,
+		    &conf->nbd_count, err);
+	return r;
 }
 
 /* ---- the table ----------------------------------------------------------------------------------- */
@@ -258,9 +163,17 @@ const struct opt remramd_options[] = {
 	.placeholder = "ADDR:PORT",
 	.def = "127.0.0.1:10819",
 	.max = REMRAMD_LISTEN_MAX,
-	.check = check_address,
+	.check = check_listen,
 	.help = "address to listen on: IPv4, IPv6 in brackets, or a host name",
 	OPT_AT(struct remramd_conf, listen_texts)},
+    {.name = "nbd",
+	.type = OPT_LIST,
+	.placeholder = "ADDR:PORT|unix:PATH",
+	.max = REMRAMD_LISTEN_MAX,
+	.check = check_nbd,
+	.help = "address, or path of a Unix socket, where the regions are NBD exports, POOL/REGION "
+		"(port 10809 if none is given)",
+	OPT_AT(struct remramd_conf, nbd_texts)},
     {.name = "insecure",
 	.type = OPT_FLAG,
 	.help = "serve without encryption and authentication on other addresses than loopback ones",
@@ -465,6 +378,7 @@ void remramd_conf_fini(struct remramd_conf *conf)
 	}
 	free(conf->pools);
 	free(conf->listen);
+	free(conf->nbd);
 	opts_free(remramd_options, conf);
 	memset(conf, 0, sizeof(*conf));
 }

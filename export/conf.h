@@ -11,19 +11,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/socket.h>
 
 #include "core/err.h"
 #include "core/log.h"
 #include "core/opts.h"
+#include "export/address.h"
 
 #define REMRAMD_CONF_FILE "/etc/remram/remramd.conf"
 
 enum {
 	REMRAMD_PORT = 10819, /* where a donor listens if nothing else is said */
+	REMRAMD_NBD_PORT = 10809, /* IANA's for NBD */
 	REMRAMD_POOL_NAME_MAX = 64, /* bytes */
 	REMRAMD_POOLS_MAX = 256,
-	REMRAMD_LISTEN_MAX = 64, /* addresses, after names are resolved */
+	REMRAMD_LISTEN_MAX = ADDRESSES_MAX,
 };
 
 /* A pool to offer: its name is 1 … REMRAMD_POOL_NAME_MAX bytes of [A-Za-z0-9._-], not beginning with
@@ -33,19 +34,14 @@ struct remramd_pool {
 	char *uri;
 };
 
-/* An address to listen on. */
-struct remramd_listen {
-	const char *text; /* as it was written, for messages: "localhost:10819" */
-	struct sockaddr_storage addr; /* AF_INET or AF_INET6; unique */
-	socklen_t addr_len;
-};
-
 struct remramd_conf {
 	/* For the daemon. */
 	struct remramd_pool *pools; /* at least one */
 	unsigned pool_count;
-	struct remramd_listen *listen; /* at least one; loopback only unless insecure */
+	struct address *listen; /* at least one; loopback only unless insecure */
 	unsigned listen_count;
+	struct address *nbd; /* the same for NBD; there may be none */
+	unsigned nbd_count;
 	char *state; /* directory of the catalogues; may not exist yet */
 	int log; /* enum log_level */
 	unsigned threads; /* event loops, ≥ 1 */
@@ -61,6 +57,7 @@ struct remramd_conf {
 	char *config;
 	struct opt_list pool_texts;
 	struct opt_list listen_texts;
+	struct opt_list nbd_texts;
 };
 
 extern const struct opt remramd_options[];

@@ -34,11 +34,7 @@
 
 #include "core/local_pool.h"
 
-enum {
-	HELLO_S = 10, /* for the first frame */
-	STALL_S = 60, /* without taking a byte of waiting replies, or sending one of a payload */
-	STARVE_S = 5, /* the same while others wait for requests or buffers */
-};
+enum { HELLO_S = 10 /* for the first frame */ };
 
 int peer_conn_bad_frame(struct peer_conn *pc, const char *why)
 {
@@ -204,7 +200,7 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 	}
 	pc->current = pc->draining ? NULL : peer_req_get(pc);
 	if (!pc->current) {
-		peer_req_wait(pc);
+		share_wait(&pc->share);
 		return -EAGAIN;
 	}
 	*ret_len = pc->frame.payload;
@@ -280,12 +276,12 @@ void peer_conn_close(struct peer_conn *pc)
 	pc->state = CLOSING;
 	pc->current = NULL;
 	pc->conn = NULL;
-	peer_req_leave(pc);
+	share_leave(&pc->share);
 	pc->in_flight++; /* stays until the end of this function */
 	conn_close(conn);
 	if (current)
 		peer_req_put(current);
-	peer_req_wake(pc->sl); /* if it was this one's turn, it is another's now */
+	share_wake(pc->sl); /* if it was this one's turn, it is another's now */
 	if (--pc->in_flight == 0)
 		peer_conn_gone(pc);
 }
@@ -357,6 +353,15 @@ void peer_conn_notice(struct peer_conn *pc)
 
 /* ---- life ---- */
 
+static void wake(struct share *share)
+{
+	struct peer_conn *pc =
+	    (struct peer_conn *)((char *)share - offsetof(struct peer_conn, share));
+
+	if (pc->conn)
+		conn_resume(pc->conn);
+}
+
 int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct err *err)
 {
 	struct peer_conn *pc = calloc(1, sizeof(*pc));
@@ -377,7 +382,8 @@ int peer_conn_start(struct server_loop *sl, int fd, const char *address, struct 
 		free(pc);
 		return rc;
 	}
-	pc->start_ns = pc->out_ns = pc->in_ns = loop_now_ns();
+	pc->start_ns = loop_now_ns();
+	share_init(&pc->share, sl, wake);
 	pc->next = sl->conns;
 	if (pc->next)
 		pc->next->prev = pc;
@@ -400,7 +406,7 @@ static void send_alive(struct peer_conn *pc)
 {
 	struct frame_rep rep = {.op = FRAME_PING, .id = FRAME_ID_PING};
 
-	if (pc->pinging || pc->state != UP || !(pc->waiting || pc->throttled || pc->current))
+	if (pc->pinging || pc->state != UP || !(pc->share.waiting || pc->throttled || pc->current))
 		return;
 	pc->pinging = true;
 	frame_rep_put(pc->ping, &rep);
@@ -408,31 +414,6 @@ static void send_alive(struct peer_conn *pc)
 	pc->ping_out.iov_count = 1;
 	pc->ping_out.sent = ping_sent;
 	conn_send(pc->conn, &pc->ping_out);
-}
-
-/* Whether the client keeps what the others need, too, without using it; says so. */
-static bool stalled(struct peer_conn *pc, uint64_t now_ns)
-{
-	bool receiving = pc->state == UP && pc->current;
-	bool others_wait = pc->sl->waiting && (pc->sl->waiting != pc || pc->next_waiting);
-	unsigned limit_s = others_wait ? STARVE_S : STALL_S;
-	bool out, in;
-
-	if (conn_queued(pc->conn) == 0 || conn_bytes_out(pc->conn) != pc->bytes_out)
-		pc->out_ns = now_ns;
-	if (!receiving || conn_bytes_in(pc->conn) != pc->bytes_in)
-		pc->in_ns = now_ns;
-	if (pc->state == UP && conn_bytes_in(pc->conn) != pc->bytes_in)
-		session_heard(pc->session);
-	pc->bytes_out = conn_bytes_out(pc->conn);
-	pc->bytes_in = conn_bytes_in(pc->conn);
-	out = now_ns > pc->out_ns + limit_s * 1000000000ull;
-	in = now_ns > pc->in_ns + limit_s * 1000000000ull;
-	if (out || in)
-		log_warn("client %s: %s for %u s%s: connection closed", pc->address,
-		    out ? "takes no replies" : "sends no data", limit_s,
-		    others_wait ? " while others wait" : "");
-	return out || in;
 }
 
 void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
@@ -447,7 +428,10 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 			peer_conn_close(pc);
 			continue;
 		}
-		if (stalled(pc, now_ns)) {
+		if (pc->state == UP && conn_bytes_in(pc->conn) != pc->share.bytes_in)
+			session_heard(pc->session);
+		if (share_stalled(&pc->share, pc->conn, pc->state == UP && pc->current, now_ns,
+			pc->address)) {
 			peer_conn_close(pc);
 			continue;
 		}
@@ -455,9 +439,6 @@ void peer_conns_tick(struct server_loop *sl, uint64_t now_ns)
 		if (pc->state == UP)
 			session_tick(pc->session, now_ns);
 	}
-	/* Whoever was woken may have found that what came back was not what he needs. */
-	while (sl->waiting)
-		peer_req_wake(sl);
 }
 
 void peer_conns_drain(struct server_loop *sl, bool now)

@@ -15,6 +15,7 @@
 #include "export/peer_conn.h"
 #include "export/server.h"
 #include "export/session.h"
+#include "export/share.h"
 
 enum {
 	QUEUED_MAX = 16 << 20, /* bytes of unsent replies: then no more requests are read */
@@ -30,16 +31,13 @@ struct peer_conn {
 	struct session *session;
 	struct pool *pool;
 	unsigned in_flight;
-	unsigned small_held, big_held; /* buffers of its requests */
+	struct share share;
 	bool bye;
 	bool draining;
-	bool waiting; /* stands in sl->waiting */
 	bool throttled; /* paused: too much of it is in flight or unsent */
-	struct peer_conn *next_waiting;
 	struct frame_req frame; /* being received */
 	struct peer_req *current; /* its request */
-	/* For the tick: when bytes moved last, or there were none to move. */
-	uint64_t start_ns, out_ns, in_ns, bytes_out, bytes_in;
+	uint64_t start_ns;
 	uint8_t hello[FRAME_HELLO_MAX], answer[FRAME_TEXT_MAX]; /* of the greeting */
 	struct conn_out ping_out;
 	uint8_t ping[FRAME_REP_LEN];
@@ -60,7 +58,9 @@ struct peer_req {
 	struct frame_req frame;
 	void *buf; /* from bufs, or NULL */
 	struct bufpool *bufs;
-	void *lent; /* WRITE: the payload is received into the region (store_lend), or NULL */
+	void *
+	    lent; /* WRITE that has not succeeded: its payload is received into the region (store_lend); or
+			NULL */
 	struct store *lender; /* a loan of `off`, `len` to end with the request; or NULL */
 	union {
 		struct store_req sreq;
@@ -86,10 +86,6 @@ struct peer_req *peer_req_get(struct peer_conn *pc);
 void peer_req_put(struct peer_req *req);
 /* Its buffer goes back already. */
 void peer_req_drop_buffer(struct peer_req *req);
-/* The connection waits for memory, or no longer; the first that waits may try again. */
-void peer_req_wait(struct peer_conn *pc);
-void peer_req_leave(struct peer_conn *pc);
-void peer_req_wake(struct server_loop *sl);
 /* Sends a reply; payload stays valid until it is sent and the request put. */
 void peer_req_answer(struct peer_req *req, int err, uint8_t flags, const void *payload, size_t len);
 

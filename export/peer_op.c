@@ -33,7 +33,7 @@ static void read_done(struct peer_req *req)
 		req->lender = &session_handle(req->pc->session, req->frame.handle)->store;
 	if (sreq->buf != req->buf) {
 		peer_req_drop_buffer(req);
-		peer_req_wake(req->pc->sl);
+		share_wake(req->pc->sl);
 	}
 	if (sreq->buf == store_zeros || frame_is_zero(sreq->buf, sreq->len))
 		peer_req_answer(req, 0, FRAME_F_ZEROS, NULL, 0);
@@ -56,6 +56,7 @@ static void data_done(struct store_req *sreq, int err)
 		len = frame_extents_put(area, sreq->extents, sreq->ret_extents);
 		peer_req_answer(req, 0, 0, area, len);
 	} else {
+		req->lent = NULL; /* the region knows of the change */
 		peer_req_answer(req, 0, 0, NULL, 0);
 	}
 }

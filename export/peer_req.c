@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The requests of a connection: where their memory comes from, who waits for it, and replies.
+ * The requests of a connection: where their memory comes from, and replies.
  *
  * Invariants:
- *   1. pc->in_flight counts the requests taken and not back; small_held and big_held their buffers.
- *   2. A request with a lender holds a loan of its range until it is put.
- *   3. A connection in sl->waiting is paused, and is woken when memory comes back.
+ *   1. pc->in_flight counts the requests taken and not back.
+ *   2. A request with a lender holds a loan of its range until it is put.  For a WRITE `lent` is set, too, until
+ *      the write has succeeded: what half a payload has changed is told when the loan ends.
  */
 #include "export/peer_conn_int.h"
 
@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/region.h"
 
 int peer_reqs_alloc(struct server_loop *sl)
 {
@@ -32,59 +34,12 @@ void peer_reqs_free(struct server_loop *sl)
 	free(sl->reqs);
 }
 
-static unsigned *held(struct peer_conn *pc, const struct bufpool *bufs)
-{
-	return bufs == pc->sl->big ? &pc->big_held : &pc->small_held;
-}
-
-/* NULL when all are out, or when pc holds more than are left: so one connection leaves half to the
- * others, two leave a third, and one more always finds some. */
-static void *buffer_get(struct peer_conn *pc, struct bufpool *bufs)
-{
-	if (*held(pc, bufs) >= bufpool_left(bufs))
-		return NULL;
-	++*held(pc, bufs);
-	return bufpool_get(bufs);
-}
-
 void peer_req_drop_buffer(struct peer_req *req)
 {
 	if (!req->buf)
 		return;
-	bufpool_put(req->bufs, req->buf);
-	--*held(req->pc, req->bufs);
+	share_put(&req->pc->share, req->bufs, req->buf);
 	req->buf = NULL;
-}
-
-void peer_req_wake(struct server_loop *sl)
-{
-	struct peer_conn *pc = sl->waiting;
-
-	if (!pc)
-		return;
-	sl->waiting = pc->next_waiting;
-	if (!sl->waiting)
-		sl->waiting_tail = &sl->waiting;
-	pc->waiting = false;
-	if (pc->conn)
-		conn_resume(pc->conn);
-}
-
-void peer_req_leave(struct peer_conn *pc)
-{
-	struct server_loop *sl = pc->sl;
-
-	if (!pc->waiting)
-		return;
-	for (struct peer_conn **link = &sl->waiting; *link; link = &(*link)->next_waiting) {
-		if (*link == pc) {
-			*link = pc->next_waiting;
-			if (!*link)
-				sl->waiting_tail = link;
-			break;
-		}
-	}
-	pc->waiting = false;
 }
 
 void peer_req_put(struct peer_req *req)
@@ -93,31 +48,21 @@ void peer_req_put(struct peer_req *req)
 	struct server_loop *sl = pc->sl;
 
 	peer_req_drop_buffer(req);
+	if (req->lent)
+		region_lent_changed((struct handle *)req->lender);
 	if (req->lender)
 		store_unlend(req->lender, req->frame.off, (uint32_t)req->frame.len);
 	req->next = sl->free_reqs;
 	sl->free_reqs = req;
 	sl->free_req_count++;
 	pc->in_flight--;
-	peer_req_wake(sl);
+	share_wake(sl);
 	if (pc->in_flight == 0) {
 		if (pc->state == CLOSING)
 			peer_conn_gone(pc);
 		else if (pc->draining && !pc->current)
 			peer_conn_close(pc);
 	}
-}
-
-void peer_req_wait(struct peer_conn *pc)
-{
-	struct server_loop *sl = pc->sl;
-
-	if (pc->waiting)
-		return;
-	pc->waiting = true;
-	pc->next_waiting = NULL;
-	*sl->waiting_tail = pc;
-	sl->waiting_tail = &pc->next_waiting;
 }
 
 static struct bufpool *bufs_for(struct server_loop *sl, const struct frame_req *frame)
@@ -164,7 +109,7 @@ struct peer_req *peer_req_get(struct peer_conn *pc)
 	struct bufpool *bufs;
 	void *buf = NULL;
 
-	if (pc->in_flight >= sl->free_req_count) /* as with buffers (buffer_get) */
+	if (pc->in_flight >= sl->free_req_count) /* as with buffers (share_get) */
 		return NULL;
 	req->lender = lender_for(pc);
 	req->lent =
@@ -172,7 +117,7 @@ struct peer_req *peer_req_get(struct peer_conn *pc)
 	if (!req->lent)
 		req->lender = NULL;
 	bufs = req->lent ? NULL : bufs_for(sl, &pc->frame);
-	if (bufs && !(buf = buffer_get(pc, bufs)))
+	if (bufs && !(buf = share_get(&pc->share, bufs)))
 		return NULL;
 	sl->free_reqs = req->next;
 	sl->free_req_count--;

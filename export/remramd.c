@@ -66,8 +66,9 @@ static int start(struct donor *donor, const struct remramd_conf *conf, struct er
 	if (rc == 0)
 		rc = server_create(&server_conf, &donor->server, err);
 	for (unsigned i = 0; i < conf->listen_count && rc == 0; i++)
-		rc = server_listen(donor->server, (const struct sockaddr *)&conf->listen[i].addr,
-		    conf->listen[i].addr_len, conf->listen[i].text, err);
+		rc = server_listen(donor->server, SERVER_PEER, &conf->listen[i], err);
+	for (unsigned i = 0; i < conf->nbd_count && rc == 0; i++)
+		rc = server_listen(donor->server, SERVER_NBD, &conf->nbd[i], err);
 	if (rc == 0)
 		rc = server_start(donor->server, err);
 	return rc;

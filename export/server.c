@@ -20,19 +20,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/bufpool.h"
 #include "core/log.h"
+#include "export/nbd_client.h"
 #include "export/peer_conn.h"
 #include "export/session.h"
+#include "export/share.h"
 
-enum { LISTENERS_MAX = 64, LOOPS_MAX = 64, BACKLOG = 1024, DRAIN_S = 10, CONNECTIONS_MAX = 20000 };
+enum {
+	LISTENERS_MAX = 2 * ADDRESSES_MAX,
+	LOOPS_MAX = 64,
+	BACKLOG = 1024,
+	DRAIN_S = 10,
+	CONNECTIONS_MAX = 20000
+};
 
 struct listener {
 	struct loop_fd lfd;
 	struct server *server;
+	enum server_protocol protocol;
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)]; /* of a Unix socket, else "" */
 };
 
 struct loop_thread {
@@ -49,6 +61,7 @@ struct server {
 	unsigned pool_count;
 	uint8_t instance[16], boot[16];
 	struct sessions *sessions;
+	struct nbd_exports *nbd_exports;
 	unsigned loop_count;
 	unsigned listener_count;
 	struct listener listeners[LISTENERS_MAX];
@@ -70,6 +83,11 @@ struct pool *server_pool(struct server *server, const char *name)
 	return NULL;
 }
 
+struct pool *server_pool_at(struct server *server, unsigned idx)
+{
+	return idx < server->pool_count ? server->pools[idx] : NULL;
+}
+
 void server_pool_names(struct server *server, char *buf, size_t room)
 {
 	size_t used = 0;
@@ -83,6 +101,11 @@ void server_pool_names(struct server *server, char *buf, size_t room)
 struct sessions *server_sessions(struct server *server)
 {
 	return server->sessions;
+}
+
+struct nbd_exports *server_nbd_exports(struct server *server)
+{
+	return server->nbd_exports;
 }
 
 const uint8_t *server_instance(const struct server *server)
@@ -111,6 +134,7 @@ void server_conn_count(struct server *server, int change)
 struct arrival {
 	struct loop_task task;
 	struct server_loop *sl;
+	enum server_protocol protocol;
 	int fd;
 	char address[64];
 };
@@ -130,6 +154,8 @@ static void tick(struct loop_timer *timer)
 	uint64_t now = loop_now_ns();
 
 	peer_conns_tick(sl, now);
+	nbd_clients_tick(sl, now);
+	share_wake_all(sl);
 	if (sl->index == 0) {
 		sessions_expire(sl->server->sessions, now);
 		listen_again(sl->server);
@@ -142,18 +168,31 @@ static void arrive(struct loop_task *task)
 	struct arrival *arrival = (struct arrival *)((char *)task - offsetof(struct arrival, task));
 	struct server_loop *sl = arrival->sl;
 	struct err err;
+	int rc = 0;
 
 	if (sl->draining)
 		close(arrival->fd);
-	else if (peer_conn_start(sl, arrival->fd, arrival->address, &err))
+	else if (arrival->protocol == SERVER_NBD)
+		rc = nbd_client_start(sl, arrival->fd, arrival->address, &err);
+	else
+		rc = peer_conn_start(sl, arrival->fd, arrival->address, &err);
+	if (rc)
 		log_error("client %s: %s", arrival->address, err.text);
 	free(arrival);
 }
 
-static void address_text(const struct sockaddr_storage *sa, socklen_t len, char text[64])
+/* A client's address; of a Unix socket's client, who it is. */
+static void address_text(int fd, const struct sockaddr_storage *sa, socklen_t len, char text[64])
 {
 	char host[48] = "?", port[8] = "?";
+	struct ucred cred = {0};
+	socklen_t cred_len = sizeof(cred);
 
+	if (sa->ss_family == AF_UNIX) {
+		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_len);
+		snprintf(text, 64, "process %d (unix)", (int)cred.pid);
+		return;
+	}
 	getnameinfo((const struct sockaddr *)sa, len, host, sizeof(host), port, sizeof(port),
 	    NI_NUMERICHOST | NI_NUMERICSERV);
 	snprintf(text, 64, sa->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
@@ -189,35 +228,85 @@ static void accept_ready(struct loop_fd *lfd, uint32_t events)
 			continue;
 		}
 		arrival->fd = fd;
+		arrival->protocol = listener->protocol;
 		arrival->sl = &server->loops[server->next_loop++ % server->loop_count].sl;
 		arrival->task.run = arrive;
-		address_text(&sa, len, arrival->address);
+		address_text(fd, &sa, len, arrival->address);
 		loop_post(arrival->sl->loop, &arrival->task);
 	}
 }
 
-int server_listen(struct server *server, const struct sockaddr *addr, socklen_t len,
-    const char *text, struct err *err)
+/* Whether the Unix socket is one that a daemon which has died has left. */
+static bool is_left_over(const struct address *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	bool refused = fd >= 0 &&
+		       connect(fd, (const struct sockaddr *)&address->addr, address->addr_len) &&
+		       errno == ECONNREFUSED;
+
+	if (fd >= 0)
+		close(fd);
+	return refused;
+}
+
+/* -errno. */
+static int bind_to(int fd, const struct address *address)
+{
+	const struct sockaddr *sa = (const struct sockaddr *)&address->addr;
+	int on = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (sa->sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+	if (sa->sa_family == AF_UNIX)
+		fchmod(fd, 0600); /* what bind makes has the socket's mode */
+	if (bind(fd, sa, address->addr_len) == 0)
+		return 0;
+	if (errno != EADDRINUSE || sa->sa_family != AF_UNIX || !is_left_over(address))
+		return -errno;
+	unlink(((const struct sockaddr_un *)sa)->sun_path);
+	return bind(fd, sa, address->addr_len) ? -errno : 0;
+}
+
+static void close_listener(struct listener *listener)
+{
+	loop_fd_del(&listener->lfd);
+	if (listener->lfd.fd < 0)
+		return;
+	close(listener->lfd.fd);
+	listener->lfd.fd = -1;
+	if (*listener->path)
+		unlink(listener->path);
+}
+
+int server_listen(struct server *server, enum server_protocol protocol,
+    const struct address *address, struct err *err)
 {
 	struct listener *listener = &server->listeners[server->listener_count];
-	int fd, on = 1, rc;
+	int fd, rc;
 
 	if (server->listener_count == LISTENERS_MAX)
-		return err_set(err, -EINVAL, "%s: too many addresses to listen on", text);
-	fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		return err_set(err, -EINVAL, "%s: too many addresses to listen on", address->text);
+	for (unsigned i = 0; protocol == SERVER_NBD && i < server->loop_count; i++)
+		if (nbd_cmds_alloc(&server->loops[i].sl))
+			return err_set(err, -ENOMEM, "out of memory for NBD requests");
+	fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return err_sys(err, -errno, "cannot listen on %s", text);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (addr->sa_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-	if (bind(fd, addr, len) || listen(fd, BACKLOG)) {
-		rc = err_sys(err, -errno, "cannot listen on %s", text);
+		return err_sys(err, -errno, "cannot listen on %s", address->text);
+	rc = bind_to(fd, address);
+	if (rc == 0 && listen(fd, BACKLOG))
+		rc = -errno;
+	if (rc) {
 		close(fd);
-		return rc;
+		return err_sys(err, rc, "cannot listen on %s", address->text);
 	}
-	*listener = (struct listener){.lfd = {.fd = fd, .ready = accept_ready}, .server = server};
+	*listener = (struct listener){
+	    .lfd = {.fd = fd, .ready = accept_ready}, .server = server, .protocol = protocol};
+	if (address->addr.ss_family == AF_UNIX)
+		memcpy(listener->path, ((const struct sockaddr_un *)&address->addr)->sun_path,
+		    sizeof(listener->path));
 	server->listener_count++;
-	log_info("listening on %s", text);
+	log_info("listening on %s%s", address->text, protocol == SERVER_NBD ? " for NBD" : "");
 	return 0;
 }
 
@@ -238,11 +327,12 @@ static void drain_check(struct loop_timer *timer)
 	    (struct loop_thread *)((char *)timer - offsetof(struct loop_thread, drain_timer));
 	static const unsigned tries = DRAIN_S * 20;
 
-	if (lt->sl.conns && lt->sl.drain_checks++ < tries) {
+	if ((lt->sl.conns || lt->sl.nbd_clients) && lt->sl.drain_checks++ < tries) {
 		loop_timer_set(lt->sl.loop, timer, loop_now_ns() + 50000000u);
 		return;
 	}
 	peer_conns_drain(&lt->sl, true);
+	nbd_clients_drain(&lt->sl, true);
 	loop_timer_cancel(&lt->sl.tick);
 	loop_stop(lt->sl.loop);
 }
@@ -254,14 +344,12 @@ static void drain(struct loop_task *task)
 	struct server *server = lt->sl.server;
 
 	if (lt->sl.index == 0) {
-		for (unsigned i = 0; i < server->listener_count; i++) {
-			loop_fd_del(&server->listeners[i].lfd);
-			close(server->listeners[i].lfd.fd);
-			server->listeners[i].lfd.fd = -1;
-		}
+		for (unsigned i = 0; i < server->listener_count; i++)
+			close_listener(&server->listeners[i]);
 	}
 	lt->sl.draining = true;
 	peer_conns_drain(&lt->sl, false);
+	nbd_clients_drain(&lt->sl, false);
 	drain_check(&lt->drain_timer);
 }
 
@@ -314,16 +402,16 @@ int server_create(const struct server_conf *conf, struct server **ret_server, st
 	struct server *server = calloc(1, sizeof(*server));
 	int rc = 0;
 
-	if (server)
-		server->sessions = sessions_create();
-	if (!server || !server->sessions) {
-		free(server);
+	if (!server)
 		return err_set(err, -ENOMEM, "out of memory for the server");
-	}
+	server->sessions = sessions_create();
+	server->nbd_exports = nbd_exports_create();
+	if (!server->sessions || !server->nbd_exports)
+		rc = err_set(err, -ENOMEM, "out of memory for the server");
 	server->pools = conf->pools;
 	server->pool_count = conf->pool_count;
 	server->loop_count = conf->threads < LOOPS_MAX ? conf->threads : LOOPS_MAX;
-	if (getrandom(server->instance, 16, 0) != 16 || read_boot(server->boot))
+	if (rc == 0 && (getrandom(server->instance, 16, 0) != 16 || read_boot(server->boot)))
 		rc = err_set(
 		    err, -EIO, "cannot read random numbers or /proc/sys/kernel/random/boot_id");
 	for (unsigned i = 0; i < server->loop_count && rc == 0; i++)
@@ -367,7 +455,7 @@ bool server_stop(struct server *server)
 	for (unsigned i = 0; i < server->loop_count; i++) {
 		if (server->loops[i].started)
 			pthread_join(server->loops[i].thread, NULL);
-		clean = clean && !server->loops[i].sl.conns;
+		clean = clean && !server->loops[i].sl.conns && !server->loops[i].sl.nbd_clients;
 	}
 	return clean;
 }
@@ -377,15 +465,14 @@ void server_destroy(struct server *server)
 	if (!server)
 		return;
 	sessions_destroy(server->sessions);
-	for (unsigned i = 0; i < server->listener_count; i++) {
-		loop_fd_del(&server->listeners[i].lfd);
-		if (server->listeners[i].lfd.fd >= 0)
-			close(server->listeners[i].lfd.fd);
-	}
+	nbd_exports_destroy(server->nbd_exports);
+	for (unsigned i = 0; i < server->listener_count; i++)
+		close_listener(&server->listeners[i]);
 	for (unsigned i = 0; i < server->loop_count; i++) {
 		struct server_loop *sl = &server->loops[i].sl;
 
 		peer_reqs_free(sl);
+		nbd_cmds_free(sl);
 		bufpool_destroy(sl->small);
 		bufpool_destroy(sl->big);
 		loop_destroy(sl->loop);

@@ -11,18 +11,22 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
 #include "core/err.h"
 #include "core/loop.h"
 #include "core/pool.h"
 #include "core/workers.h"
+#include "export/address.h"
 
 struct server;
 struct server_loop;
 struct sessions;
 struct peer_conn;
 struct peer_req;
+struct nbd_client;
+struct nbd_cmd;
+struct nbd_exports;
+struct share;
 
 struct server_conf {
 	unsigned threads; /* loops */
@@ -33,9 +37,12 @@ struct server_conf {
 
 int server_create(const struct server_conf *conf, struct server **ret_server, struct err *err);
 
-/* Listens on an address (IPv4 or IPv6); text names it in messages.  Before server_start. */
-int server_listen(struct server *server, const struct sockaddr *addr, socklen_t len,
-    const char *text, struct err *err);
+enum server_protocol { SERVER_PEER, SERVER_NBD };
+
+/* Listens on an address for clients that speak the protocol.  A Unix socket that nobody listens on any more is
+ * replaced; it is removed at the end.  Before server_start. */
+int server_listen(struct server *server, enum server_protocol protocol,
+    const struct address *address, struct err *err);
 
 /* Starts the loops; returns at once. */
 int server_start(struct server *server, struct err *err);
@@ -51,7 +58,7 @@ void server_destroy(struct server *server);
 /* Connections now open. */
 unsigned server_connections(const struct server *server);
 
-/* ---- for the connections (export/peer_conn.c) ---- */
+/* ---- for the connections (export/peer_conn.c, export/nbd_client.c) ---- */
 
 enum {
 	SERVER_SMALL = 16 * 1024, /* bytes of a small buffer */
@@ -72,16 +79,23 @@ struct server_loop {
 	struct peer_req *reqs, *free_reqs;
 	unsigned free_req_count;
 	struct peer_conn *conns; /* all of this loop */
-	struct peer_conn *waiting, **waiting_tail; /* those that found no request or buffer */
+	struct nbd_cmd *nbd_cmds, *nbd_free; /* there once an NBD address is listened on */
+	unsigned nbd_free_count;
+	uint8_t *nbd_sink; /* takes payloads that nobody wants */
+	struct nbd_client *nbd_clients;
+	struct share *waiting, **waiting_tail; /* those that found no request or buffer */
 	struct loop_timer tick; /* once a second while there are connections */
 	bool draining;
 	unsigned drain_checks;
 };
 
 struct pool *server_pool(struct server *server, const char *name);
+/* The pools by number, NULL behind the last. */
+struct pool *server_pool_at(struct server *server, unsigned idx);
 /* "disk, scratch": for messages. */
 void server_pool_names(struct server *server, char *buf, size_t room);
 struct sessions *server_sessions(struct server *server);
+struct nbd_exports *server_nbd_exports(struct server *server);
 /* Random, of this process; and of this boot of the kernel. */
 const uint8_t *server_instance(const struct server *server);
 const uint8_t *server_boot(const struct server *server);

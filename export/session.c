@@ -67,6 +67,16 @@ void sessions_destroy(struct sessions *sessions)
 	free(sessions);
 }
 
+uint64_t sessions_tag(struct sessions *sessions)
+{
+	uint64_t tag;
+
+	pthread_mutex_lock(&sessions->mu);
+	tag = sessions->next_tag++;
+	pthread_mutex_unlock(&sessions->mu);
+	return tag;
+}
+
 static struct session *find_locked(struct sessions *sessions, const uint8_t id[16])
 {
 	struct session *session = sessions->first;

@@ -72,6 +72,9 @@ struct sessions *sessions_create(void);
 /* Closes every handle. */
 void sessions_destroy(struct sessions *sessions);
 
+/* A tag (session.tag) that no other opener has: for those that have no session here. */
+uint64_t sessions_tag(struct sessions *sessions);
+
 /* A connection from address says HELLO.  A new session ends those of the same client (frame_hello.session,
  * or its identity) that have no connection: their mount has died.  0 and how, -ESTALE (an epoch that is not higher), -EAGAIN (too many
  * sessions), -EINVAL (the session is of another pool), -ENOMEM. */

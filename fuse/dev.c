@@ -525,7 +525,8 @@ static int allocate(struct fs *fs, struct err *err)
 	fs->big_limit = FS_BIG_COUNT;
 	if (pipe2(fs->pipe, O_CLOEXEC | O_NONBLOCK))
 		return err_sys(err, -errno, "cannot make a pipe");
-	(void)fcntl(fs->pipe[0], F_SETPIPE_SZ, FS_PIPE);
+	/* A process that is short of pipes gets a small one. */
+	fs->piped = fcntl(fs->pipe[0], F_SETPIPE_SZ, FS_PIPE) >= FS_PIPE;
 	return 0;
 }
 

@@ -28,7 +28,7 @@ enum {
 	FS_IN_MAX = FS_WRITE_MAX + 4096, /* bytes of a big buffer: the longest request fits */
 	FS_SMALL = 16 * 1024, /* a small buffer */
 	FS_SMALL_COUNT = 256, /* when they are out, big ones are used */
-	FS_BIG_COUNT = 36, /* big buffers in use while all is well */
+	FS_BIG_COUNT = 32, /* big buffers in use while all is well */
 	/* More of them for when the donor is away: interrupts must still be read; dev.c says how. */
 	FS_BIG_SPARE = 256,
 	FS_BIG_SPARE_TOUCHED = 8, /* where each one costs memory */
@@ -104,6 +104,7 @@ struct fs {
 	struct loop_timer starved;
 	struct loop_task go_on; /* memory came back */
 	int pipe[2]; /* replies whose bytes come in a pipe; empty between them */
+	bool piped; /* it is large enough for them */
 
 	/* Nodes. */
 	struct fs_node *nodes[FS_NODE_BUCKETS];
@@ -180,6 +181,8 @@ int fs_lease_init(struct fs *fs, struct err *err);
 void fs_lease_fini(struct fs *fs);
 /* The node is about to be freed. */
 void fs_stale_forget(struct fs *fs, struct fs_node *node);
+/* req->preq ended with -EBUSY for good: logs who is in the way, if somebody is. */
+void fs_refused(struct fs_req *req);
 /* req->preq ended with err.  True: it is asked again in a moment, since what is in the way may be about to
  * go.  If it is -EBUSY for good, that is logged. */
 bool fs_ask_again(struct fs_req *req, int err);

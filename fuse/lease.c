@@ -10,6 +10,9 @@
  *   FRESH → (notice) QUEUED → (the thread is free) DROPPING → FRESH
  *   DROPPING → (notice) AGAIN → (dropped) QUEUED
  *
+ * A thread that waits for a page cannot be killed, and keeps the device open: a daemon that is killed just then
+ * leaves a connection that nobody serves, until it is aborted (mount/unmount.c does so).
+ *
  * An answer to a READ that was under way before the notice is not lost sight of: its page is locked, the kernel
  * waits for it and then drops it.
  *
@@ -116,15 +119,26 @@ static void ask(struct loop_timer *timer)
 	pool_submit(req->fs->pool, &req->preq);
 }
 
-static void refused(struct fs_req *req)
+/* The region's name; REMOVE and RENAME have nothing else of it. */
+static const char *refused_name(const struct fs_req *req)
+{
+	const struct pool_req *preq = &req->preq;
+	const struct fs_node *node;
+
+	if (preq->op == POOL_REMOVE || preq->op == POOL_RENAME)
+		return preq->name;
+	node = fs_node_find(req->fs, req->nodeid);
+	return node && node->name ? node->name : "";
+}
+
+void fs_refused(struct fs_req *req)
 {
 	struct fs *fs = req->fs;
-	const struct fs_node *node = fs_node_find(fs, req->nodeid);
 	struct fs_refusal *refusal = &fs->refusal;
 
 	if (!*req->preq.ret_holder)
 		return;
-	snprintf(refusal->name, sizeof(refusal->name), "%s", node && node->name ? node->name : "");
+	snprintf(refusal->name, sizeof(refusal->name), "%s", refused_name(req));
 	memcpy(refusal->holder, req->preq.ret_holder, sizeof(refusal->holder));
 	refusal->at_ns = loop_now_ns();
 	if (log_allowed(&fs->refusal_limit))
@@ -139,7 +153,7 @@ bool fs_ask_again(struct fs_req *req, int err)
 	if (err != -EBUSY)
 		return false;
 	if (req->tries == TRIES || req->interrupted || fs->gone) {
-		refused(req);
+		fs_refused(req);
 		return false;
 	}
 	req->again.expired = ask;

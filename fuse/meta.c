@@ -310,6 +310,8 @@ static void unlink_done(struct pool_req *preq, int err)
 
 	if (err == 0)
 		fs_node_renamed(req->fs, preq->name, NULL, false);
+	else if (err == -EBUSY)
+		fs_refused(req);
 	fs_reply_err(req, err);
 }
 
@@ -330,6 +332,8 @@ static void rename_done(struct pool_req *preq, int err)
 
 	if (err == 0)
 		fs_node_renamed(req->fs, preq->name, preq->new_name, preq->flags & POOL_EXCHANGE);
+	else if (err == -EBUSY)
+		fs_refused(req);
 	fs_reply_err(req, err);
 }
 

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "mount/serve.h"
+
 volatile int cmd_interrupted;
 
 static void caught(int signal_nr)
@@ -27,6 +29,20 @@ void cmd_catch_signals(void)
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGHUP, &action, NULL);
 	signal(SIGPIPE, SIG_IGN);
+}
+
+int cmd_exit_code(int res)
+{
+	switch (res) {
+	case 0:
+		return MOUNT_EX_OK;
+	case -EPERM:
+		return MOUNT_EX_USAGE;
+	case -EINTR:
+		return MOUNT_EX_USER;
+	default:
+		return MOUNT_EX_FAIL;
+	}
 }
 
 int cmd_fail(int code, const struct err *err)

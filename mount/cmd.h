@@ -24,10 +24,31 @@ int cmd_abort(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 /* `remram doctor [--json] [DIR]`. */
 int cmd_doctor(int argc, char **argv);
+/* `remram pull [--order FILE] FILE [RANGE]`, `remram flush|evict FILE [RANGE]|DIR`,
+ * `remram pin|unpin FILE [RANGE]`. */
+int cmd_pull(int argc, char **argv);
+int cmd_flush(int argc, char **argv);
+int cmd_evict(int argc, char **argv);
+int cmd_pin(int argc, char **argv);
+int cmd_unpin(int argc, char **argv);
+/* `remram record [-o FILE] FILE [-- COMMAND…]`. */
+int cmd_record(int argc, char **argv);
+/* `remram top [--once]`. */
+int cmd_top(int argc, char **argv);
+/* `remram rescue [list|write|push|drop] …`. */
+int cmd_rescue(int argc, char **argv);
+
+/* `remram export SOURCE --nbd ADDR …`; its options, for the man page. */
+int cmd_export(int argc, char **argv);
+extern const struct opt cmd_export_options[];
 
 /* Set when SIGINT, SIGTERM or SIGHUP has come; cmd_catch_signals makes them interrupt what waits. */
 extern volatile int cmd_interrupted;
 void cmd_catch_signals(void);
+
+/* The exit code for -errno, as mount(8) numbers them: MOUNT_EX_USAGE for -EPERM, MOUNT_EX_USER for -EINTR,
+ * otherwise MOUNT_EX_FAIL; MOUNT_EX_OK for 0. */
+int cmd_exit_code(int res);
 
 /* Prints "remram: TEXT" to stderr and returns code. */
 int cmd_fail(int code, const struct err *err);

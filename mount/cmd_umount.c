@@ -105,20 +105,6 @@ static int run(const struct umount_args *args, const char *text, struct err *err
 	return res;
 }
 
-static int exit_code(int res)
-{
-	switch (res) {
-	case 0:
-		return MOUNT_EX_OK;
-	case -EPERM:
-		return MOUNT_EX_USAGE;
-	case -EINTR:
-		return MOUNT_EX_USER;
-	default:
-		return MOUNT_EX_FAIL;
-	}
-}
-
 int cmd_umount(int argc, char **argv)
 {
 	struct umount_args args = {0};
@@ -141,5 +127,5 @@ int cmd_umount(int argc, char **argv)
 	if (res == 0)
 		res = run(&args, argv[1], &err);
 	opts_free(table, &args);
-	return res ? cmd_fail(exit_code(res), &err) : MOUNT_EX_OK;
+	return res ? cmd_fail(cmd_exit_code(res), &err) : MOUNT_EX_OK;
 }

@@ -11,10 +11,12 @@
 #include "mount/conf.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 
 #include "core/store.h"
+#include "core/uri.h"
 #include "mount/runstate.h"
 
 enum {
@@ -77,6 +79,14 @@ static int add_loop(void *ctx, const struct opt *opt, const char *value, struct 
 	return 0;
 }
 
+static int check_cache_path(const char *value, struct err *err)
+{
+	if (value[0] == '/' || !strcmp(value, "memory"))
+		return 0;
+	return err_set(
+	    err, -EINVAL, "'%s' is neither 'memory' nor a directory's path from '/' on", value);
+}
+
 static int add_lsm_option(void *ctx, const struct opt *opt, const char *value, struct err *err)
 {
 	struct mount_conf *conf = ctx;
@@ -87,6 +97,49 @@ static int add_lsm_option(void *ctx, const struct opt *opt, const char *value, s
 		return err_set(err, -EINVAL, "is too long");
 	return 0;
 }
+
+/* SIZE or N% of each region. */
+static int set_pull_first(void *ctx, const struct opt *opt, const char *value, struct err *err)
+{
+	struct mount_conf *conf = ctx;
+	size_t digits = strspn(value, "0123456789");
+
+	conf->pull_first = conf->pull_first_pct = 0;
+	if (digits && digits <= 3 && strcmp(value + digits, "%") == 0) {
+		conf->pull_first_pct = (uint32_t)strtoul(value, NULL, 10);
+		if (conf->pull_first_pct >= 1 && conf->pull_first_pct <= 100)
+			return 0;
+	} else if (size_parse(value, &conf->pull_first) == 0 && conf->pull_first) {
+		return 0;
+	}
+	return err_set(err, -EINVAL, "'%s' is neither a size nor 1%% to 100%%", value);
+}
+
+/* A comma ends a mount option: ranges are separated by '+', and the option can be repeated. */
+static int add_order(void *ctx, const struct opt *opt, const char *value, struct err *err)
+{
+	struct mount_conf *conf = ctx;
+	char text[1024];
+	unsigned count;
+	int rc;
+
+	if (strlen(value) >= sizeof(text))
+		return err_set(err, -EINVAL, "is too long: repeat it");
+	strcpy(text, value);
+	for (char *pos = text; (pos = strchr(pos, '+'));)
+		*pos = ',';
+	rc = pull_order_parse(text, conf->order + conf->order_count,
+	    MOUNT_ORDER_MAX - conf->order_count, &count, err);
+	if (rc == 0)
+		conf->order_count += count;
+	return rc;
+}
+
+static const struct opt_choice pulls[] = {
+    {"all", PULL_ALL}, {"sequential", PULL_SEQUENTIAL}, {"none", PULL_NONE}, {NULL, 0}};
+
+static const struct opt_choice durabilities[] = {
+    {"remote", CACHE_REMOTE}, {"local", CACHE_LOCAL}, {"none", CACHE_NONE}, {NULL, 0}};
 
 static const struct opt_choice log_levels[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG_LEVEL_WARN},
     {"info", LOG_LEVEL_INFO}, {"debug", LOG_LEVEL_DEBUG}, {NULL, 0}};
@@ -122,6 +175,33 @@ static const struct opt table[] = {
 		 "through mount(8) write nolease"},
 	{.name = "nolease", .type = OPT_CONST, .value = 1, AT(shared),
 	 .help = "the same as shared, under a name that mount(8) does not take for itself"},
+
+	{.type = OPT_HEADING, .help = "Local copies"},
+	{.name = "cache", .type = OPT_STRING, .placeholder = "WHERE", .min = 1, .max = PATH_MAX - 1,
+	 .check = check_cache_path, AT(cache),
+	 .help = "keep copies of regions that are used: in 'memory', or in the directory with this path, "
+		 "which survives the mount"},
+	{.name = "cache_size", .type = OPT_SIZE, .placeholder = "SIZE", .min = MOUNT_CACHE_MIN, AT(cache_size),
+	 .def_help = "no bound", .help = "most bytes of copies"},
+	{.name = "pull", .type = OPT_ENUM, .placeholder = "WHAT", .def = "sequential", .choices = pulls, AT(pull),
+	 .help = "what is fetched ahead: all of a region that was opened, what sequential readers are about "
+		 "to want, or none"},
+	{.name = "pull_first", .type = OPT_CALL, .placeholder = "SIZE", .call = set_pull_first,
+	 .help = "with pull=all: the mount is ready when so much (or N%) of each region is local"},
+	{.name = "pull_order", .type = OPT_CALL, .placeholder = "RANGES", .call = add_order,
+	 .help = "what is fetched first: FROM-TO:PRIORITY+FROM-TO:PRIORITY, as in 0-64M:10+960M-:9; repeatable"},
+	{.name = "pull_window", .type = OPT_SIZE, .placeholder = "SIZE", .def = "32M", .min = 1 << 20,
+	 .max = 1 << 30, AT(pull_window), .help = "most bytes on their way here"},
+	{.name = "push_interval", .type = OPT_DURATION, .placeholder = "TIME", .def = "1s",
+	 .max = 3600 * 1000, AT(push_interval_ms), .help = "how long what was written waits for more"},
+	{.name = "max_dirty", .type = OPT_SIZE, .placeholder = "SIZE", .def = "256M", .min = 1 << 20,
+	 AT(max_dirty), .help = "writers are slowed when so much is not at the donor"},
+	{.name = "max_dirty_age", .type = OPT_DURATION, .placeholder = "TIME", .def = "30s", .min = 1000,
+	 .max = 24 * 3600 * 1000, AT(max_dirty_age_ms),
+	 .help = "writers wait while anything is older that is not at the donor"},
+	{.name = "durability", .type = OPT_ENUM, .placeholder = "WHERE", .def = "remote",
+	 .choices = durabilities, AT(durability),
+	 .help = "where data is when fsync returns: at the donor, in the local cache directory, or none promised"},
 
 	{.type = OPT_HEADING, .help = "When the donor is lost"},
 	{.name = "hard", .type = OPT_CONST, .value = 0, AT(soft),
@@ -194,6 +274,37 @@ int mount_conf_options(struct mount_conf *conf, const char *options, struct err 
 	return opts_mount(&conf->opts, options, err);
 }
 
+static int check_cache(const struct mount_conf *conf, struct err *err)
+{
+	static const char *const cache_only[] = {"cache_size", "pull", "pull_first", "pull_order",
+	    "pull_window", "push_interval", "max_dirty", "max_dirty_age", "durability"};
+	unsigned i;
+
+	for (i = 0; !conf->cache && i < sizeof(cache_only) / sizeof(cache_only[0]); i++)
+		if (opts_given(&conf->opts, cache_only[i]))
+			return err_set(err, -EINVAL,
+			    "option '%s' needs cache=memory or cache=DIRECTORY", cache_only[i]);
+	if (!conf->cache)
+		return 0;
+	if (conf->shared)
+		return err_set(err, -EINVAL,
+		    "options 'cache' and 'shared' exclude each other: a copy of what others write at any "
+		    "time cannot be kept right; mount one writer with cache=, or all without it");
+	if (conf->swap || conf->loop_count)
+		return err_set(err, -EINVAL,
+		    "options 'cache' and '%s' exclude each other: the copy would need the memory that "
+		    "swap is to free, and a loop device has a page cache of its own; use a mount "
+		    "without cache= (the same pool can be mounted twice)",
+		    conf->swap ? "swap" : "loop");
+	if (conf->durability == CACHE_LOCAL && !strcmp(conf->cache, "memory"))
+		return err_set(err, -EINVAL,
+		    "option 'durability=local' needs cache=DIRECTORY: what is in memory is lost with "
+		    "the mount");
+	if ((conf->pull_first || conf->pull_first_pct) && conf->pull != PULL_ALL)
+		return err_set(err, -EINVAL, "option 'pull_first' needs pull=all");
+	return 0;
+}
+
 /* An option that means nothing without another one. */
 static int check_needs(const struct mount_conf *conf, struct err *err)
 {
@@ -237,6 +348,8 @@ int mount_conf_finish(struct mount_conf *conf, struct err *err)
 	conf->read_ahead -= conf->read_ahead % STORE_BLOCK;
 	if (res == 0)
 		res = check_swap(conf, err);
+	if (res == 0)
+		res = check_cache(conf, err);
 	return res;
 }
 

@@ -13,7 +13,10 @@
 #include "core/err.h"
 #include "core/log.h"
 #include "core/opts.h"
+#include "core/cache.h"
 #include "core/pool.h"
+#include "core/pull_order.h"
+#include "core/puller.h"
 #include "mount/source.h"
 
 enum {
@@ -23,6 +26,8 @@ enum {
 	MOUNT_SWAP_MIN = 1 << 20, /* smallest swap region, bytes */
 	MOUNT_PRIO_NONE = 65535, /* no prio= given: the kernel chooses */
 	MOUNT_PRIO_MAX = 32767,
+	MOUNT_ORDER_MAX = 256, /* ranges of pull_order= */
+	MOUNT_CACHE_MIN = 16 << 20, /* smallest cache_size, bytes */
 };
 
 struct mount_conf {
@@ -44,6 +49,20 @@ struct mount_conf {
 	unsigned long mount_flags; /* MS_RDONLY, MS_NOSUID, MS_NOATIME, …: for mount(2) */
 	/* "context=…,fscontext=…": for mount(2)'s data; "" if none. */
 	char lsm_options[MOUNT_LSM_MAX];
+
+	/* Local copies (core/managed.h). */
+	char *cache; /* "memory", or a directory's path; NULL: none */
+	uint64_t cache_size; /* bytes; 0: no bound */
+	enum pull_mode pull;
+	uint64_t
+	    pull_first; /* bytes of each region that are local before the mount is ready; 0: none */
+	uint32_t pull_first_pct; /* the same in hundredths of its size; 0: none */
+	struct pull_range order[MOUNT_ORDER_MAX];
+	unsigned order_count;
+	uint64_t pull_window; /* bytes */
+	uint64_t push_interval_ms, max_dirty_age_ms;
+	uint64_t max_dirty; /* bytes */
+	enum cache_durability durability;
 
 	/* The process. */
 	bool foreground;

@@ -85,9 +85,13 @@ static void answer(struct client *client)
 	const struct control *control = client->control;
 	const char *line = client->line;
 
+	client->answer_len = 0;
 	if (!strcmp(line, "status")) {
 		client->answer_len =
 		    control->ops->status(control->ctx, client->answer, CONTROL_ANSWER_MAX - 1);
+	} else if (!strcmp(line, "drain") && control->ops->drain) {
+		client->answer_len =
+		    control->ops->drain(control->ctx, client->answer, CONTROL_ANSWER_MAX - 1);
 	} else if (!strncmp(line, "pin ", 4)) {
 		answer_pin(client, line + 4, true);
 	} else if (!strncmp(line, "unpin ", 6)) {
@@ -95,10 +99,13 @@ static void answer(struct client *client)
 	} else if (!strcmp(line, "forget-donor")) {
 		control->ops->forget_donor(control->ctx);
 		client->answer_len = (size_t)snprintf(client->answer, sizeof(client->answer), "ok");
-	} else {
+	} else if (control->ops->other) {
+		client->answer_len =
+		    control->ops->other(control->ctx, line, client->answer, CONTROL_ANSWER_MAX - 1);
+	}
+	if (client->answer_len == 0)
 		client->answer_len = (size_t)snprintf(
 		    client->answer, sizeof(client->answer), "error: unknown request");
-	}
 	client->answer[client->answer_len++] = '\n';
 	client->answer_off = 0;
 }

@@ -7,8 +7,11 @@
  *   pin ID          → "ok" or "error: …": the region is used by a loop device from now on: opens of it
  *                     carry POOL_PIN, and while one is open rename, remove, resize of it fail with EBUSY
  *   unpin ID        → "ok"
+ *   drain           → {"state":"running"|"done","dirty":BYTES,"errno":N,"error":TEXT}: the first one begins to
+ *                     push what only this client has, later ones tell how far that is
  *   forget-donor    → "ok": requests that wait for a lost donor fail now with EIO, and so does all
  *                     later I/O (for umount -f and remram abort)
+ *   what mount/managed_control.h tells of, if the mount has a cache
  * ID is the region's, its inode number, in decimal.  Anything else is answered "error: …".  The answer ends
  * with a newline.  Everything runs on the mount's loop, with buffers sized at start: asking for status
  * never allocates in the daemon.  CONTROL_CLIENTS are served at once, more wait; one that is not done
@@ -39,6 +42,11 @@ struct control_ops {
 	/* 0 or -errno with err set. */
 	int (*pin)(void *ctx, uint64_t id, bool on, struct err *err);
 	void (*forget_donor)(void *ctx);
+	/* Optional: writes a JSON object as status does. */
+	size_t (*drain)(void *ctx, char *buf, size_t room);
+	/* Optional: any other line.  Writes an answer of at most room bytes to buf and returns its length; 0:
+	 * not understood. */
+	size_t (*other)(void *ctx, const char *line, char *buf, size_t room);
 };
 
 /* Server side, in the daemon, before the loop runs or on its thread.  path: the socket, at most 107

@@ -369,6 +369,20 @@ const char *json_string(const struct json *value, const char *other)
 	return json_type(value) == JSON_STRING ? value->text : other;
 }
 
+uint64_t json_u64(const struct json *value, uint64_t other)
+{
+	const char *text =
+	    json_type(value) == JSON_NUMBER || json_type(value) == JSON_STRING ? value->text : "";
+	unsigned long long number;
+	char *end;
+
+	if (!isdigit((unsigned char)*text))
+		return other;
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	return *end || errno ? other : number;
+}
+
 const char *json_text(const struct json *value)
 {
 	switch (json_type(value)) {

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "core/err.h"
@@ -50,6 +51,9 @@ const struct json *json_find(const struct json *value, const char *path);
 /* The value, or `other` if it is of another type. */
 double json_number(const struct json *value, double other);
 const char *json_string(const struct json *value, const char *other);
+/* A whole number, all digits of it, or a string that is one (ids, which are larger than what many readers
+ * of JSON keep); `other` for anything else. */
+uint64_t json_u64(const struct json *value, uint64_t other);
 /* A number as it was written, all digits of it, or a string; "true", "false", "null"; NULL for arrays
  * and objects. */
 const char *json_text(const struct json *value);

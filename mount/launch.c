@@ -33,14 +33,17 @@
 #include "core/log.h"
 #include "mount/attach.h"
 #include "mount/cmd.h"
+#include "mount/control.h"
+#include "mount/json.h"
 #include "mount/lockmem.h"
 #include "mount/mountinfo.h"
+#include "mount/progress.h"
 #include "mount/serve.h"
 #include "mount/sys.h"
 #include "mount/unmount.h"
 #include "mount/utab.h"
 
-enum { LOCK_MS = 1000, FIRST_FREE_FD = 3 };
+enum { LOCK_MS = 1000, STATUS_MS = 1000, FIRST_FREE_FD = 3 };
 
 /* What the server tells the command; small enough for the pipe to take it in one piece. */
 struct outcome {
@@ -205,15 +208,50 @@ struct command {
 	struct unmount unmount;
 };
 
+/* With pull_first the mount answers before it is ready: how far that is. */
+static void show_pull_first(const struct command *command, struct progress *progress)
+{
+	char path[MOUNT_RUN_DIR_MAX + 16], *answer;
+	struct json *doc = NULL;
+	struct err ignored;
+	uint64_t total, left;
+
+	snprintf(path, sizeof(path), "%s/control", command->conf->run_dir);
+	if (control_ask(path, "status", STATUS_MS, &answer, &ignored))
+		return;
+	json_parse(answer, strlen(answer), &doc, &ignored);
+	free(answer);
+	total = (uint64_t)json_number(json_find(doc, "pull_first.total"), 0);
+	left = (uint64_t)json_number(json_find(doc, "pull_first.left"), 0);
+	if (total)
+		progress_show(progress, left < total ? total - left : 0, total, sys_now_ms());
+	json_destroy(doc);
+}
+
+/* Until the server has something to say, or somebody interrupts. */
+static void await_server(const struct command *command)
+{
+	struct pollfd said = {.fd = command->pipe, .events = POLLIN};
+	bool shows = command->conf->pull_first || command->conf->pull_first_pct;
+	struct progress progress;
+
+	progress_begin(&progress, stderr, "pulling first", !shows);
+	while (poll(&said, 1, shows ? PROGRESS_SHOW_MS : -1) <= 0 && !cmd_interrupted) {
+		if (shows)
+			show_pull_first(command, &progress);
+	}
+	progress_clear(&progress);
+}
+
 /* What the server says; MOUNT_EX_OK when the mount answers. */
 static int wait_ready(const struct command *command, struct err *err)
 {
 	struct outcome outcome;
-	ssize_t n;
+	ssize_t n = -1;
 
-	do
+	await_server(command);
+	if (!cmd_interrupted)
 		n = read(command->pipe, &outcome, sizeof(outcome));
-	while (n < 0 && errno == EINTR && !cmd_interrupted);
 	if (n == sizeof(outcome)) {
 		if (outcome.exit_code)
 			err_set(err, -EIO, "%s", outcome.text);

@@ -12,10 +12,12 @@
  *   - malloc must not shrink and grow the heap: memory that is given back has to be faulted in again.
  *     What is allocated later (nodes, handles, a new connection) comes from a heap that is grown before
  *     the lock, so that it needs no page.
+ *   - Of what is mapped, libraries that this mount does not use are let go again.
  */
 #include "mount/lockmem.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,6 +42,11 @@ enum {
 #endif
 
 #define OOM_NEVER "-1000"
+
+/* What only libnbd's use brings in: without an NBD server nobody calls it. */
+static const char *const nbd_libraries[] = {"libnbd.", "libgnutls.", "libp11-kit.", "libidn2.",
+    "libunistring.", "libtasn1.", "libnettle.", "libhogweed.", "libgmp.", "libffi.", "libxml2.",
+    "liblzma.", "libicuuc.", "libicudata.", "libstdc++.", "libgcc_s."};
 
 void lockmem_prepare(struct lockmem_refused *ret_refused)
 {
@@ -91,7 +98,36 @@ static bool grow_heap(void)
 	return true;
 }
 
-int lockmem_lock(struct err *err)
+static bool is_nbd_library(const char *line)
+{
+	const char *name = strrchr(line, '/');
+
+	for (size_t i = 0; name && i < sizeof(nbd_libraries) / sizeof(nbd_libraries[0]); i++)
+		if (!strncmp(name + 1, nbd_libraries[i], strlen(nbd_libraries[i])))
+			return true;
+	return false;
+}
+
+/* Those libraries are most of what the daemon has mapped: 30 MiB are tables about Unicode. */
+static void unlock_nbd_libraries(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[1024], access[8];
+	uintptr_t from, to;
+
+	if (!maps)
+		return;
+	while (fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, access) != 3 ||
+		    !is_nbd_library(line) || access[1] == 'w')
+			continue;
+		munlock((void *)from, to - from);
+		madvise((void *)from, to - from, MADV_DONTNEED);
+	}
+	fclose(maps);
+}
+
+int lockmem_lock(bool nbd, struct err *err)
 {
 	struct rlimit limit;
 	char text[SIZE_TEXT_MAX];
@@ -100,8 +136,11 @@ int lockmem_lock(struct err *err)
 	touch_stack();
 	if (!grow_heap())
 		return err_set(err, -ENOMEM, "out of memory for the daemon's heap");
-	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0) {
+		if (!nbd)
+			unlock_nbd_libraries();
 		return 0;
+	}
 	code = -errno;
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY)
 		return err_sys(err, code, "cannot lock the daemon's memory, which swap needs");

@@ -29,8 +29,9 @@ void lockmem_prepare(struct lockmem_refused *ret_refused);
 /* A log_warn for each refusal. */
 void lockmem_log_refused(const struct lockmem_refused *refused);
 
-/* Touches this thread's stack and some heap for what is allocated later, and locks all memory, present and future.  -ENOMEM, -EPERM with what to
- * do about it: without the lock the machine can hang, so the mount must not come up. */
-int lockmem_lock(struct err *err);
+/* Touches this thread's stack and some heap for what is allocated later, and locks all memory, present and
+ * future; nbd: with the libraries that only a mount of an NBD server uses.  -ENOMEM, -EPERM with what to do
+ * about it: without the lock the machine can hang, so the mount must not come up. */
+int lockmem_lock(bool nbd, struct err *err);
 
 #endif

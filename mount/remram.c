@@ -30,9 +30,20 @@ static void print_usage(FILE *out)
 {
 	fputs("usage: remram mount SOURCE DIR [-o OPTIONS]   mount a donor's pool\n"
 	      "       remram umount DIR                      swap off, detach, unmount, in order\n"
-	      "       remram status [--json] [DIR]           mounts, connections, swap, speeds\n"
+	      "       remram status [--json] [DIR]           mounts, connections, caches, speeds\n"
+	      "       remram top [--once] [DIR]              the same, live, with maps of regions\n"
 	      "       remram doctor [--json] [DIR]           is this machine ready for swap?\n"
 	      "       remram abort DIR                       end a mount that hangs\n"
+	      "       remram export SOURCE --nbd ADDR        serve one region over NBD\n"
+	      "\n"
+	      "of mounts with a cache:\n"
+	      "       remram pull FILE [RANGE]               fetch it now, and wait\n"
+	      "       remram flush FILE [RANGE] | DIR        push what is dirty, and wait\n"
+	      "       remram evict FILE [RANGE] | DIR        give local memory back\n"
+	      "       remram pin FILE [RANGE], unpin         keep it in the cache, or no more\n"
+	      "       remram record FILE -o ORDER            in which order is it read?\n"
+	      "       remram rescue CACHEDIR                 what a cache keeps aside\n"
+	      "\n"
 	      "       remram help | --version\n"
 	      "\n"
 	      "SOURCE is a donor's pool, HOST[:PORT]:/POOL, or a URI; `remram mount --help` lists "
@@ -48,20 +59,35 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+    {"umount", cmd_umount},
+    {"status", cmd_status},
+    {"top", cmd_top},
+    {"doctor", cmd_doctor},
+    {"abort", cmd_abort},
+    {"export", cmd_export},
+    {"pull", cmd_pull},
+    {"flush", cmd_flush},
+    {"evict", cmd_evict},
+    {"pin", cmd_pin},
+    {"unpin", cmd_unpin},
+    {"record", cmd_record},
+    {"rescue", cmd_rescue},
+};
+
 static int run_command(int argc, char **argv)
 {
 	const char *command = argv[1];
 
 	if (!strcmp(command, "mount"))
 		return cmd_mount(argc - 1, argv + 1, false, schemes);
-	if (!strcmp(command, "umount"))
-		return cmd_umount(argc - 1, argv + 1);
-	if (!strcmp(command, "status"))
-		return cmd_status(argc - 1, argv + 1);
-	if (!strcmp(command, "doctor"))
-		return cmd_doctor(argc - 1, argv + 1);
-	if (!strcmp(command, "abort"))
-		return cmd_abort(argc - 1, argv + 1);
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (!strcmp(command, commands[i].name))
+			return commands[i].run(argc - 1, argv + 1);
+	}
 	if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h")) {
 		print_usage(stdout);
 		return 0;

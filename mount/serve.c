@@ -27,14 +27,17 @@
 #include "core/local_pool.h"
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/managed.h"
 #include "core/workers.h"
 #include "fuse/fs.h"
+#include "mount/caching.h"
 #include "mount/control.h"
 #include "mount/lockmem.h"
+#include "mount/managed_control.h"
 #include "mount/mountinfo.h"
 #include "mount/serve_status.h"
 
-enum { WORKERS = 2, END_MS = 10, END_TRIES = 3000 };
+enum { WORKERS = 2, END_MS = 10, END_TRIES = 3000, AWAY_MS = 5000 };
 
 static int fail(int *ret_exit, int exit_code, int rc)
 {
@@ -89,42 +92,39 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	    .pool = source->pool,
 	    .client = client_name(daemon, client, sizeof(client)),
 	    .who = client_who(daemon, who, sizeof(who)),
+	    .identity = daemon->caching ? caching_identity(daemon->caching) : NULL,
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
 	    .ready = pool_ready,
 	    .ctx = daemon,
 	};
-	int rc = peer_pool_create(daemon->loop, &conf, &daemon->pool, err);
+	int rc = peer_pool_create(daemon->loop, &conf, &daemon->donor, err);
 
 	if (rc)
 		return rc;
-	daemon->is_peer = true;
+	daemon->pool = daemon->donor;
 	while (!daemon->pool_answered)
 		loop_run(daemon->loop);
-	daemon->stats = peer_pool_stats(daemon->pool);
+	daemon->stats = peer_pool_stats(daemon->donor);
 	*err = daemon->err;
 	return daemon->err.code;
 }
 
-/* The one file's name: the last part of a path, or the scheme. */
-static const char *single_name(const struct mount_source *source, char buf[POOL_NAME_MAX + 1])
+/* With local copies: the directory first, as it has a say in the hello; then the donor; the copies over it. */
+static int open_cached(struct daemon *daemon, struct err *err)
 {
-	const char *path = strchr(source->text, ':') + 1;
-	size_t len = strcspn(path, "?");
-	size_t start;
+	uint8_t uuid[POOL_IDENTITY_LEN];
+	int rc = caching_create(daemon->conf, daemon->loop, &daemon->caching, err);
 
-	while (len && path[len - 1] == '/')
-		len--;
-	for (start = len; start && path[start - 1] != '/'; start--)
-		;
-	if (len - start == 0 || len - start > POOL_NAME_MAX) {
-		path = source->text;
-		start = 0;
-		len = strcspn(path, ":");
-	}
-	memcpy(buf, path + start, len - start);
-	buf[len - start] = 0;
-	return buf;
+	if (rc == 0)
+		rc = open_donor(daemon, err);
+	if (rc)
+		return rc;
+	peer_pool_uuid(daemon->donor, uuid);
+	rc = caching_start(daemon->caching, daemon->donor, uuid, &daemon->pool, err);
+	if (rc == 0)
+		daemon->stats = managed_stats(daemon->pool);
+	return rc;
 }
 
 static int open_backend(struct daemon *daemon, struct err *err)
@@ -132,15 +132,37 @@ static int open_backend(struct daemon *daemon, struct err *err)
 	struct local_pool_conf conf = {
 	    .name = daemon->conf->source.text,
 	    .uri = daemon->conf->source.text,
-	    .single = single_name(&daemon->conf->source, daemon->single),
+	    .single = true,
+	    .timeo_ms = daemon->conf->soft ? daemon->conf->timeo_ms : 0,
 	};
+	struct backend_link link;
 	int rc = workers_create(WORKERS, &daemon->workers, err);
 
 	if (rc == 0)
 		rc = local_pool_create(&conf, daemon->workers, &daemon->pool, err);
-	if (rc == 0)
-		daemon->stats = local_pool_stats(daemon->pool);
-	return rc;
+	if (rc)
+		return rc;
+	daemon->stats = local_pool_stats(daemon->pool);
+	/* A server on this machine has to be woken for each answer: polling would take the processor from it, on
+	 * which it would otherwise be woken at once. */
+	if (local_pool_link(daemon->pool, &link) && link.here &&
+	    !opts_given(&daemon->conf->opts, "spin_us"))
+		loop_set_spin(daemon->loop, 0);
+	return 0;
+}
+
+static int open_pool(struct daemon *daemon, struct err *err)
+{
+	const struct mount_conf *conf = daemon->conf;
+
+	if (!conf->source.is_donor && conf->cache)
+		return err_set(err, -EINVAL,
+		    "%s: option 'cache' is for the pools of donors (HOST:/POOL): what is here already needs "
+		    "no copy",
+		    conf->source.text);
+	if (!conf->source.is_donor)
+		return open_backend(daemon, err);
+	return conf->cache ? open_cached(daemon, err) : open_donor(daemon, err);
 }
 
 /* ---- the mount ---- */
@@ -208,12 +230,40 @@ static void set_read_ahead(const struct daemon *daemon)
 		close(fd);
 }
 
+/* ---- the far end ---- */
+
+/* Whether requests wait for a donor or server that is away. */
+static bool is_waiting(const struct daemon *daemon)
+{
+	struct peer_status status;
+	struct backend_link link;
+
+	if (!daemon->donor)
+		return local_pool_link(daemon->pool, &link) && link.state == BACKEND_WAITING;
+	peer_pool_status(daemon->donor, &status);
+	return status.state == PEER_WAITING;
+}
+
+static void give_up(struct daemon *daemon)
+{
+	if (daemon->donor)
+		peer_pool_give_up(daemon->donor);
+	else
+		local_pool_give_up(daemon->pool);
+}
+
 /* ---- what the commands ask ---- */
 
 static int control_pin(void *ctx, uint64_t id, bool on, struct err *err)
 {
 	struct daemon *daemon = ctx;
-	int rc = fs_pin(daemon->fs, id, on);
+	int rc;
+
+	if (daemon->caching)
+		return err_set(err, -EOPNOTSUPP,
+		    "the mount has a cache, and loop devices and swap need one without: mount the pool "
+		    "a second time, without cache=");
+	rc = fs_pin(daemon->fs, id, on);
 
 	return rc ? err_set(err, rc, "region %llu is not in use here", (unsigned long long)id) : 0;
 }
@@ -222,14 +272,35 @@ static void control_forget(void *ctx)
 {
 	struct daemon *daemon = ctx;
 
-	if (daemon->is_peer)
-		peer_pool_give_up(daemon->pool);
+	if (daemon->caching)
+		caching_give_up(daemon->caching);
+	give_up(daemon);
+}
+
+static size_t control_drain(void *ctx, char *buf, size_t room)
+{
+	struct daemon *daemon = ctx;
+
+	if (!daemon->caching)
+		return (size_t)snprintf(
+		    buf, room, "{\"state\":\"done\",\"dirty\":0,\"errno\":0,\"error\":\"\"}");
+	return caching_drain(daemon->caching, buf, room);
+}
+
+static size_t control_other(void *ctx, const char *line, char *buf, size_t room)
+{
+	struct daemon *daemon = ctx;
+
+	return daemon->caching ? managed_control_answer(daemon->managed_control, line, buf, room)
+			       : 0;
 }
 
 static const struct control_ops control_ops = {
     .status = serve_status,
     .pin = control_pin,
     .forget_donor = control_forget,
+    .drain = control_drain,
+    .other = control_other,
 };
 
 /* SIGTERM detaches the mount; its files stay usable until the last is closed.  Swap would lose its mount
@@ -242,6 +313,12 @@ static void signal_ready(struct loop_fd *lfd, uint32_t events)
 
 	if (read(lfd->fd, &info, sizeof(info)) != sizeof(info))
 		return;
+	if (daemon->gone) { /* leaving: a second time means that it takes too long */
+		log_warn("%s: %s: giving up what is not pushed", daemon->conf->dir,
+		    strsignal((int)info.ssi_signo));
+		control_forget(daemon);
+		return;
+	}
 	pinned = fs_pinned(daemon->fs);
 	if (pinned) {
 		log_warn(
@@ -270,6 +347,13 @@ static int watch_signals(struct daemon *daemon, struct err *err)
 	return rc ? err_sys(err, rc, "cannot watch signals") : 0;
 }
 
+static void end_signals(struct daemon *daemon)
+{
+	loop_fd_del(&daemon->signals);
+	if (daemon->signals.fd >= 0)
+		close(daemon->signals.fd);
+}
+
 /* ---- the end ---- */
 
 static void end_check(struct loop_timer *timer)
@@ -280,41 +364,84 @@ static void end_check(struct loop_timer *timer)
 	loop_stop(daemon->loop);
 }
 
-/* Lets what is in flight end; a donor that is away is not waited for. */
+static void run_a_while(struct daemon *daemon)
+{
+	loop_timer_set(daemon->loop, &daemon->end_timer, loop_now_ns() + END_MS * 1000000u);
+	loop_run(daemon->loop);
+	loop_timer_cancel(&daemon->end_timer);
+}
+
+/* Lets what is in flight end; a donor that is away is not waited for, unless there are local copies: then it
+ * may have to be. */
 static bool drain(struct daemon *daemon)
 {
-	struct peer_status status;
-
 	for (unsigned i = 0; i < END_TRIES && !fs_idle(daemon->fs); i++) {
-		if (daemon->is_peer) {
-			peer_pool_status(daemon->pool, &status);
-			if (status.state == PEER_WAITING)
-				peer_pool_give_up(daemon->pool);
-		}
-		loop_timer_set(daemon->loop, &daemon->end_timer, loop_now_ns() + END_MS * 1000000u);
-		loop_run(daemon->loop);
+		if (!daemon->caching && is_waiting(daemon))
+			give_up(daemon);
+		run_a_while(daemon);
 	}
-	loop_timer_cancel(&daemon->end_timer);
 	return fs_idle(daemon->fs);
+}
+
+static void left(void *ctx)
+{
+	((struct daemon *)ctx)->left = true;
+}
+
+/* Pushes what is dirty, and closes the copies.  Away from a donor for AWAY_MS: a cache directory keeps what is
+ * left for the next mount; copies in memory wait for the donor, or for somebody who gives up. */
+static void leave(struct daemon *daemon)
+{
+	uint64_t away_since = 0;
+	bool warned = false;
+
+	managed_control_stop(daemon->managed_control);
+	caching_leave(daemon->caching, left, daemon);
+	while (!daemon->left) {
+		run_a_while(daemon);
+		if (!is_waiting(daemon)) {
+			away_since = 0;
+			continue;
+		}
+		if (!away_since)
+			away_since = loop_now_ns();
+		if (loop_now_ns() - away_since < AWAY_MS * UINT64_C(1000000))
+			continue;
+		if (caching_keeps(daemon->caching)) {
+			caching_give_up(daemon->caching);
+			peer_pool_give_up(daemon->donor);
+		} else if (!warned) {
+			log_warn(
+			    "%s: the donor is away: waiting for it, as data that it does not have "
+			    "is only in this process (%d)",
+			    daemon->conf->dir, (int)getpid());
+			warned = true;
+		}
+	}
 }
 
 static void finish(struct daemon *daemon)
 {
 	if (daemon->mounted && !daemon->gone)
 		fs_unmount(daemon->conf->dir);
-	control_destroy(daemon->control);
-	loop_fd_del(&daemon->signals);
-	if (daemon->signals.fd >= 0)
-		close(daemon->signals.fd);
 	if (daemon->fs && (!daemon->gone || !drain(daemon))) {
 		/* Failed between mount and first request, or requests hang in the backend: the process
 		 * ends, and the kernel ends the mount. */
+		end_signals(daemon);
+		control_destroy(daemon->control);
 		return;
 	}
+	if (daemon->caching && daemon->pool != daemon->donor)
+		leave(daemon);
+	end_signals(daemon);
+	control_destroy(daemon->control);
 	fs_destroy(daemon->fs);
 	if (daemon->fd >= 0)
 		close(daemon->fd);
-	pool_destroy(daemon->pool);
+	if (daemon->caching)
+		caching_destroy(daemon->caching);
+	managed_control_destroy(daemon->managed_control);
+	pool_destroy(daemon->donor ? daemon->donor : daemon->pool);
 	workers_destroy(daemon->workers);
 	loop_destroy(daemon->loop);
 }
@@ -329,9 +456,14 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	rc = loop_create(&loop_conf, &daemon->loop, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
-	rc = conf->source.is_donor ? open_donor(daemon, err) : open_backend(daemon, err);
+	rc = open_pool(daemon, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_FAIL, rc);
+	if (daemon->caching)
+		rc = managed_control_create(
+		    daemon->loop, daemon->pool, &daemon->managed_control, err);
+	if (rc)
+		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
 	snprintf(path, sizeof(path), "%s/control", conf->run_dir);
 	rc = control_create(daemon->loop, path, &control_ops, daemon, &daemon->control, err);
 	if (rc)
@@ -343,11 +475,29 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_FAIL, rc);
 	if (conf->lock_memory) {
-		rc = lockmem_lock(err);
+		rc = lockmem_lock(!conf->source.is_donor, err);
 		if (rc)
 			return fail(ret_exit, MOUNT_EX_SYSERR, rc);
 	}
 	return 0;
+}
+
+static void first_is_here(void *ctx)
+{
+	struct daemon *daemon = ctx;
+
+	daemon->first_is_here = true;
+	loop_stop(daemon->loop);
+}
+
+/* The mount answers meanwhile. */
+static void pull_first(struct daemon *daemon)
+{
+	if (!daemon->caching)
+		return;
+	caching_pull_first(daemon->caching, first_is_here, daemon);
+	while (!daemon->first_is_here && !daemon->gone)
+		loop_run(daemon->loop);
 }
 
 int serve(const struct mount_conf *conf, void (*ready)(void *ctx), void *ctx, int *ret_exit,
@@ -374,6 +524,7 @@ int serve(const struct mount_conf *conf, void (*ready)(void *ctx), void *ctx, in
 			*ret_exit = MOUNT_EX_FAIL;
 		} else {
 			set_read_ahead(daemon);
+			pull_first(daemon);
 			ready(ctx);
 			while (!daemon->gone)
 				loop_run(daemon->loop);

@@ -6,7 +6,6 @@
 #include "mount/serve_status.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -14,49 +13,22 @@
 
 #include "backends/peer.h"
 #include "core/hist.h"
+#include "core/local_pool.h"
 #include "fuse/fs.h"
+#include "mount/caching.h"
+#include "mount/managed_control.h"
+#include "mount/managed_json.h"
+#include "mount/text.h"
 
-struct text {
-	char *buf;
-	size_t room, used; /* used < room */
-};
-
-static void __attribute__((format(printf, 2, 3))) put(struct text *text, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(text->buf + text->used, text->room - text->used, fmt, ap);
-	va_end(ap);
-	if (n > 0 && (size_t)n < text->room - text->used)
-		text->used += (size_t)n;
-	else
-		text->buf[text->used] = 0;
-}
-
-/* Bytes that JSON does not take as they are become \u00XX; the rest passes. */
-static void put_string(struct text *text, const char *s)
-{
-	put(text, "\"");
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c < 0x20 || c == '"' || c == '\\' || c >= 0x7f)
-			put(text, "\\u%04x", c);
-		else
-			put(text, "%c", c);
-	}
-	put(text, "\"");
-}
+enum { END_ROOM = 4096 }; /* bytes kept for what follows a list */
 
 static void put_requests(struct text *text, const struct store_stats *stats)
 {
-	put(text, "\"requests\":{");
+	text_put(text, "\"requests\":{");
 	for (int op = 0; op < STORE_RESIZE; op++) {
 		const struct hist *hist = &stats->latency[op];
 
-		put(text,
+		text_put(text,
 		    "%s\"%s\":{\"count\":%llu,\"bytes\":%llu,\"errors\":%llu,\"p50_us\":%.1f,\"p99_"
 		    "us\":%.1f,"
 		    "\"p999_us\":%.1f}",
@@ -66,7 +38,26 @@ static void put_requests(struct text *text, const struct store_stats *stats)
 		    (double)hist_percentile(hist, 99) / 1e3,
 		    (double)hist_percentile(hist, 99.9) / 1e3);
 	}
-	put(text, "},");
+	text_put(text, "},");
+}
+
+/* Of a place that is reached over a network, as an NBD server is. */
+static void put_link(struct text *text, const struct daemon *daemon)
+{
+	static const char *const names[] = {
+	    [BACKEND_CONNECTED] = "connected",
+	    [BACKEND_WAITING] = "waiting",
+	    [BACKEND_FAILED] = "failed",
+	};
+	struct backend_link link;
+
+	if (!local_pool_link(daemon->pool, &link))
+		return;
+	text_put(text, "\"connection\":{\"state\":\"%s\",\"peer\":", names[link.state]);
+	text_put_string(text, link.address);
+	text_put(text, ",\"since_ms\":%llu,\"reconnects\":%u,\"in_flight\":%u},",
+	    (unsigned long long)((loop_now_ns() - link.since_ns) / 1000000), link.reconnects,
+	    link.in_flight);
 }
 
 static void put_connection(struct text *text, const struct daemon *daemon)
@@ -78,10 +69,12 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	};
 	struct peer_status status;
 
-	if (!daemon->is_peer)
+	if (!daemon->donor) {
+		put_link(text, daemon);
 		return;
-	peer_pool_status(daemon->pool, &status);
-	put(text,
+	}
+	peer_pool_status(daemon->donor, &status);
+	text_put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"
 	    "\"rtt_us\":%.1f,\"bytes_in\":%llu,\"bytes_out\":%llu,\"in_flight\":%u},",
 	    names[status.state], status.address,
@@ -111,12 +104,12 @@ static void put_region(void *ctx, const struct fs_open_region *open)
 	struct text *text = rt->text;
 
 	/* What follows the list must still fit. */
-	if (text->room - text->used < 4096)
+	if (!text_has_room(text, END_ROOM))
 		return;
-	put(text, "%s{\"name\":", text->buf[text->used - 1] == '[' ? "" : ",");
-	put_string(text, open->name);
-	put(text, ",\"size\":%llu,\"open\":%u,\"lease\":\"%s\"}", (unsigned long long)open->size,
-	    open->opens, lease_of(rt->daemon, open));
+	text_put(text, "%s{\"name\":", text->buf[text->used - 1] == '[' ? "" : ",");
+	text_put_string(text, open->name);
+	text_put(text, ",\"size\":%llu,\"open\":%u,\"lease\":\"%s\"}",
+	    (unsigned long long)open->size, open->opens, lease_of(rt->daemon, open));
 }
 
 /* The last time that another client was in the way. */
@@ -126,12 +119,24 @@ static void put_refusal(struct text *text, const struct daemon *daemon)
 
 	if (!refusal->at_ns)
 		return;
-	put(text, "\"busy\":{\"region\":");
-	put_string(text, refusal->name);
-	put(text, ",\"holder\":");
-	put_string(text, refusal->holder);
-	put(text, ",\"since_ms\":%llu},",
+	text_put(text, "\"busy\":{\"region\":");
+	text_put_string(text, refusal->name);
+	text_put(text, ",\"holder\":");
+	text_put_string(text, refusal->holder);
+	text_put(text, ",\"since_ms\":%llu},",
 	    (unsigned long long)((loop_now_ns() - refusal->at_ns) / 1000000));
+}
+
+static void put_caching(struct text *text, const struct daemon *daemon)
+{
+	uint64_t total, left;
+
+	text_put(text, "\"cache\":");
+	managed_json_cache(text, daemon->pool);
+	text_put(text, ",\"tasks\":%u,", managed_control_tasks(daemon->managed_control));
+	if (caching_first_progress(daemon->caching, &total, &left))
+		text_put(text, "\"pull_first\":{\"total\":%llu,\"left\":%llu},",
+		    (unsigned long long)total, (unsigned long long)left);
 }
 
 /* Resident memory, from /proc/self/statm, without stdio's buffers. */
@@ -157,22 +162,30 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	struct fs_stats fs;
 
 	fs_get_stats(daemon->fs, &fs);
-	put(&text, "{\"source\":");
-	put_string(&text, daemon->conf->source.text);
-	put(&text, ",\"mountpoint\":");
-	put_string(&text, daemon->conf->dir);
-	put(&text, ",\"pid\":%d,\"uptime_s\":%llu,", (int)getpid(),
+	text_put(&text, "{\"source\":");
+	text_put_string(&text, daemon->conf->source.text);
+	text_put(&text, ",\"mountpoint\":");
+	text_put_string(&text, daemon->conf->dir);
+	text_put(&text, ",\"pid\":%d,\"uptime_s\":%llu,", (int)getpid(),
 	    (unsigned long long)((loop_now_ns() - daemon->start_ns) / 1000000000));
 	put_connection(&text, daemon);
 	put_requests(&text, daemon->stats);
-	put(&text,
+	text_put(&text,
 	    "\"in_flight\":%u,\"fuse\":{\"requests\":%llu,\"nodes\":%u},\"memory\":{\"rss_kb\":%ld}"
 	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
 	put_refusal(&text, daemon);
-	put(&text, "\"regions\":[");
-	fs_for_each_open(daemon->fs, put_region, &regions);
-	put(&text, "]}");
+	if (daemon->caching)
+		put_caching(&text, daemon);
+	text_put(&text, "\"regions\":");
+	if (daemon->caching) {
+		managed_json_regions(&text, daemon->pool, END_ROOM);
+	} else {
+		text_put(&text, "[");
+		fs_for_each_open(daemon->fs, put_region, &regions);
+		text_put(&text, "]");
+	}
+	text_put(&text, "}");
 	return text.used;
 }
 

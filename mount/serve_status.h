@@ -20,12 +20,14 @@ struct daemon {
 	uint64_t start_ns;
 	struct loop *loop;
 	struct workers *workers; /* NULL for a donor's pool */
-	struct pool *pool;
+	struct pool *pool; /* what is served: the donor's, a local one, or caching's */
+	struct pool *donor; /* the donor's, or NULL */
+	struct caching *caching; /* NULL: no local copies */
+	struct managed_control *managed_control; /* with caching */
+	bool first_is_here, left; /* pull_first= is done; caching has ended */
 	struct store_stats *stats; /* of all data requests */
-	bool is_peer;
 	bool pool_answered;
 	struct err err; /* what the donor said */
-	char single[POOL_NAME_MAX + 1];
 	int fd; /* /dev/fuse */
 	struct fs *fs;
 	bool mounted, gone;

@@ -203,6 +203,31 @@ static const char *lease_text(const struct json *region)
 	return "";
 }
 
+/* What is here of a region with a cache. */
+static void print_cached(const struct json *region, FILE *out)
+{
+	const struct json *cache = json_find(region, "cache");
+	double size = json_number(json_find(region, "size"), 0);
+	double resident = json_number(json_find(cache, "resident"), 0);
+	double dirty = json_number(json_find(cache, "dirty"), 0);
+	const char *error = json_string(json_find(cache, "error"), "");
+	const char *state = json_string(json_find(region, "state"), "open");
+	char text[SIZE_TEXT_MAX], age[STATUS_TIME_MAX];
+
+	if (strcmp(state, "open"))
+		fprintf(out, ", %s", state);
+	if (json_type(json_find(region, "recovering")) == JSON_TRUE)
+		fputs(", being recovered", out);
+	if (json_type(cache) != JSON_OBJECT)
+		return;
+	fprintf(out, ", %s here", resident >= size ? "all" : size_format((uint64_t)resident, text));
+	if (dirty > 0)
+		fprintf(out, ", %s dirty for %s", size_format((uint64_t)dirty, text),
+		    status_time(json_number(json_find(cache, "oldest_dirty_ms"), 0) * 1000, age));
+	if (*error)
+		fprintf(out, ", PUSH FAILS: %s", error);
+}
+
 static void print_regions(const struct json *regions, const struct status *status, FILE *out)
 {
 	const struct json *region;
@@ -214,10 +239,60 @@ static void print_regions(const struct json *regions, const struct status *statu
 		/* Those on a loop device have their own line. */
 		if (device_of(&status->state, name))
 			continue;
-		fprintf(out, LABEL "%s, %s, open %.0f %s%s\n", "region", name,
-		    size_format((uint64_t)json_number(json_find(region, "size"), 0), size), opens,
-		    opens > 1 ? "times" : "time", lease_text(region));
+		fprintf(out, LABEL "%s", "region", name);
+		if (json_find(region, "size"))
+			fprintf(out, ", %s",
+			    size_format((uint64_t)json_number(json_find(region, "size"), 0), size));
+		if (opens > 0)
+			fprintf(out, ", open %.0f %s", opens, opens > 1 ? "times" : "time");
+		fputs(lease_text(region), out);
+		print_cached(region, out);
+		putc('\n', out);
 	}
+}
+
+static void print_cache(const struct json *cache, FILE *out)
+{
+	const char *dir = json_string(json_find(cache, "dir"), NULL);
+	double size = json_number(json_find(cache, "size"), 0);
+	double dirty = json_number(json_find(cache, "dirty"), 0);
+	double max_dirty = json_number(json_find(cache, "max_dirty"), 0);
+	double waiting = json_number(json_find(cache, "writers_waiting"), 0);
+	double recovering = json_number(json_find(cache, "recovering"), 0);
+	double lost = json_number(json_find(cache, "lost"), 0);
+	char text[SIZE_TEXT_MAX], age[STATUS_TIME_MAX];
+
+	fprintf(out, LABEL "%s, %s", "cache", dir ? dir : "in memory",
+	    size_format((uint64_t)json_number(json_find(cache, "resident"), 0), text));
+	if (size > 0)
+		fprintf(out, " of %s", size_format((uint64_t)size, text));
+	fprintf(out, ", %s", size_format((uint64_t)dirty, text));
+	if (max_dirty > 0)
+		fprintf(out, " of %s", size_format((uint64_t)max_dirty, text));
+	fputs(" dirty", out);
+	if (dirty > 0)
+		fprintf(out, " for %s",
+		    status_time(json_number(json_find(cache, "oldest_dirty_ms"), 0) * 1000, age));
+	if (waiting > 0)
+		fprintf(out, ", %.0f WRITERS WAIT", waiting);
+	if (recovering > 0)
+		fprintf(out, ", %.0f to be recovered", recovering);
+	if (lost > 0)
+		fprintf(out, ", %.0f LOST to other clients", lost);
+	if (json_type(json_find(cache, "leaving")) == JSON_TRUE)
+		fputs(", ending", out);
+	putc('\n', out);
+}
+
+static void print_pull_first(const struct json *first, FILE *out)
+{
+	double total = json_number(json_find(first, "total"), 0);
+	double left = json_number(json_find(first, "left"), 0);
+	char done[SIZE_TEXT_MAX], all[SIZE_TEXT_MAX];
+
+	fprintf(out, LABEL "%s of %s are here\n", "pull_first",
+	    size_format((uint64_t)(left < total ? total - left : 0), done),
+	    size_format((uint64_t)total, all));
 }
 
 static void print_busy(const struct json *busy, FILE *out)
@@ -253,7 +328,8 @@ static void print_device(const struct status *status, const struct runstate_devi
 static void print_daemon(const struct status *status, FILE *out)
 {
 	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
-	    "requests", "in_flight", "fuse", "regions", "memory", "busy"};
+	    "requests", "in_flight", "fuse", "regions", "memory", "busy", "cache", "tasks",
+	    "pull_first"};
 	const struct json *doc = status->daemon, *member;
 
 	print_process(status, out);
@@ -263,6 +339,10 @@ static void print_daemon(const struct status *status, FILE *out)
 		print_requests(json_find(doc, "requests"), json_find(doc, "in_flight"), out);
 	if (json_find(doc, "fuse"))
 		print_fuse(json_find(doc, "fuse"), out);
+	if (json_type(json_find(doc, "cache")) == JSON_OBJECT)
+		print_cache(json_find(doc, "cache"), out);
+	if (json_type(json_find(doc, "pull_first")) == JSON_OBJECT)
+		print_pull_first(json_find(doc, "pull_first"), out);
 	print_regions(json_find(doc, "regions"), status, out);
 	if (json_find(doc, "busy"))
 		print_busy(json_find(doc, "busy"), out);

@@ -29,6 +29,7 @@
 #include "mount/json.h"
 #include "mount/loopdev.h"
 #include "mount/mountinfo.h"
+#include "mount/progress.h"
 #include "mount/swapdev.h"
 #include "mount/sys.h"
 #include "mount/utab.h"
@@ -38,6 +39,8 @@ enum {
 	FORGET_MS = 2000,
 	DAEMON_MS = 60000, /* for a daemon to end that has nothing left to do */
 	FORCE_MS = 5000,
+	DRAIN_MS = 100,
+	AWAY_MS = 3000, /* for a donor that is only just reconnecting */
 	DYING_MS = 500, /* an aborted daemon is gone by then */
 	RETRY_MS = 50,
 	BUSY_MS = 1000, /* somebody who only looks (udev, updatedb) is gone by then */
@@ -264,9 +267,80 @@ static void put_back(struct job *job, struct err *err)
 	    first, failed.text);
 }
 
+/* ---- what only this client has ---- */
+
+static int drain_failed(const struct job *job, uint64_t dirty, const char *why, struct err *err)
+{
+	return err_set(err, -EHOSTUNREACH,
+	    "%s: %llu bytes that were written here are not at the donor: %s; umount -f unmounts "
+	    "all the same (a cache directory keeps them, memory does not)",
+	    job->how->dir, (unsigned long long)dirty, why);
+}
+
+static bool donor_is_away(const struct job *job)
+{
+	struct err ignored;
+	struct json *doc = ask_status(job, &ignored);
+	const char *state = json_string(json_find(doc, "connection.state"), "connected");
+	bool away = strcmp(state, "connected") != 0;
+
+	json_destroy(doc);
+	return away;
+}
+
+/* Asks once: 1 if there is more to wait for, 0 if all is at the donor. */
+static int drain_once(const struct job *job, uint64_t *ret_dirty, struct err *err)
+{
+	char path[MOUNT_RUN_DIR_MAX + 16], why[ERR_TEXT_MAX / 2], *answer;
+	struct json *doc = NULL;
+	int res;
+
+	control_path(job, path);
+	if (control_ask(path, "drain", STATUS_MS, &answer, err))
+		return 0; /* it has ended, or does not answer: the next steps find that out */
+	json_parse(answer, strlen(answer), &doc, err);
+	free(answer);
+	*ret_dirty = (uint64_t)json_number(json_find(doc, "dirty"), 0);
+	snprintf(why, sizeof(why), "%s", json_string(json_find(doc, "error"), ""));
+	res = !strcmp(json_string(json_find(doc, "state"), "done"), "running");
+	json_destroy(doc);
+	return res || !why[0] ? res : drain_failed(job, *ret_dirty, why, err);
+}
+
+/* All that is dirty goes to the donor, as long as that takes: afterwards nothing but the end of a process
+ * is left to wait for.  Shows how far it is where somebody looks. */
+static int drain(const struct job *job, struct err *err)
+{
+	struct progress progress;
+	uint64_t dirty = 0, most = 0;
+	unsigned away = 0;
+	int res;
+
+	progress_begin(&progress, stderr, "pushing", false);
+	while ((res = drain_once(job, &dirty, err)) == 1) {
+		if (job->how->interrupted && *job->how->interrupted)
+			res = err_set(err, -EINTR, "interrupted");
+		else if (!donor_is_away(job))
+			away = 0;
+		else if (++away * DRAIN_MS >= AWAY_MS)
+			res = drain_failed(job, dirty, "it cannot be reached", err);
+		if (res < 0)
+			break;
+		if (dirty > most)
+			most = dirty;
+		progress_show(&progress, most - dirty, most, sys_now_ms());
+		sys_sleep_ms(DRAIN_MS);
+	}
+	progress_clear(&progress);
+	return res;
+}
+
 static int unmount_live(struct job *job, struct err *err)
 {
 	int res = check_devices(job, err);
+
+	if (res == 0 && !job->how->lazy)
+		res = drain(job, err);
 
 	if (res)
 		return res;
@@ -322,8 +396,14 @@ static int unmount_force(struct job *job, struct err *err)
 
 static int unmount_dead(struct job *job, char *note, struct err *err)
 {
-	int res = detach_all(&job->attach, err);
+	struct err ignored;
+	int res;
 
+	/* The kernel ends the connection with its daemon, unless a thread of that waits in the kernel for a page, with
+	 * the device open (fuse/lease.c): then everybody waits. */
+	if (job->mounted && job->state.pid)
+		fusectl_abort(fusectl_connection(job->info.dev), &ignored);
+	res = detach_all(&job->attach, err);
 	if (res)
 		return res;
 	if (job->mounted && umount2(job->how->dir, UMOUNT_NOFOLLOW | MNT_DETACH))

@@ -20,7 +20,7 @@ def holds($value; $target):
   else $value >= $target.value end;
 
 . as $samples
-| ["tmpfs", "nbdfuse", "qsd", "remram"] as $order
+| ["tmpfs", "nbdfuse", "qsd", "remram", "nbd"] as $order
 | {
     environment: $environment,
     contenders: [$order[] | select(. as $c | any($samples[]; .contender == $c))],
@@ -40,8 +40,8 @@ def holds($value; $target):
       | ($plain | map_values(. + {ratio: ratio(.median; $plain.nbdfuse.median)})) as $results
       | [$row.targets[]
           | . as $target
-          | (if .to == null then $plain.remram.median
-             else ratio($plain.remram.median; $plain[.to].median) end) as $value
+          | $plain[.of // "remram"].median as $median
+          | (if .to == null then $median else ratio($median; $plain[.to].median) end) as $value
           | . + {measured: $value, reached: holds($value; $target)}] as $targets
       | {id, title, short, unit, better, targets: $targets, results: $results}],
     rtt: $rtt

@@ -2,7 +2,7 @@
 #
 # Results to a table of cells: an array of rows, each an array of texts, the heading first.
 
-def name: {tmpfs: "tmpfs", nbdfuse: "nbdfuse", qsd: "qemu-storage-daemon", remram: "remram"}[.];
+def name: {tmpfs: "tmpfs", nbdfuse: "nbdfuse", qsd: "qemu-storage-daemon", remram: "remram", nbd: "remram, nbd://"}[.];
 
 # Three significant digits.
 def digits($n): (. * pow(10; $n) | round) / pow(10; $n) | tostring;
@@ -21,7 +21,8 @@ def cell:
 
 def target:
   {"<=": "≤", ">=": "≥"}[.op] + " "
-  + (if .to == null then .value | figure else "\(.value | figure)× \(.to)" end);
+  + (if .to == null then .value | figure else "\(.value | figure)× \(.to)" end)
+  + (if .of then " (\(.of | name))" else "" end);
 
 def reached: if . == null then "not measured" elif . then "yes" else "no" end;
 

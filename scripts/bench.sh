@@ -7,8 +7,8 @@
 # Environment:
 #   O=DIR              the build directory (default build); built if need be
 #   BENCH_ONLY=LIST    only these measurements (randread1 randread32 randwrite32 seqread seqwrite buffered
-#                      mmap swap mount idle rss rtt), separated by spaces or commas
-#   BENCH_CONTENDERS=LIST   default: tmpfs nbdfuse qsd remram
+#                      mmap swap mount idle rss rtt nbd), separated by spaces or commas
+#   BENCH_CONTENDERS=LIST   default: tmpfs nbdfuse qsd remram nbd
 #   BENCH_ROUNDS=N     rounds over all measurements (default 3)
 #   BENCH_QUICK=1      one round of one-second runs: for a first look
 #   BENCH_OUT=DIR      where results go: default docs/bench for a full run, $O/bench for any other
@@ -33,8 +33,8 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib-measure.sh
 . scripts/lib-measure.sh
 
-MEASURES_ALL=(randread1 randread32 randwrite32 seqread seqwrite buffered mmap swap mount idle rss rtt)
-CONTENDERS_ALL=(tmpfs nbdfuse qsd remram)
+MEASURES_ALL=(randread1 randread32 randwrite32 seqread seqwrite buffered mmap swap mount idle rss rtt nbd)
+CONTENDERS_ALL=(tmpfs nbdfuse qsd remram nbd)
 BUILD=${O:-build}
 TOOLS=$BUILD/tools
 QUICK=${BENCH_QUICK:+1}
@@ -63,7 +63,7 @@ choose() {
 
 build() {
 	local targets=("$TOOLS/memwork" "$TOOLS/fileop" "$TOOLS/proxy" "$TOOLS/ask")
-	if [[ " ${CONTENDERS[*]} " == *" remram "* ]]; then
+	if [[ " ${CONTENDERS[*]} " == *" remram "* || " ${CONTENDERS[*]} " == *" nbd "* ]]; then
 		targets+=("$BUILD/remramd" "$BUILD/remram")
 	fi
 	make -s -j2 "O=$BUILD" "${targets[@]}" >&2 || die "the build has failed"
@@ -107,7 +107,7 @@ run_rounds() {
 	for ((round = 0; round < ROUNDS; round++)); do
 		say "round $((round + 1)) of $ROUNDS"
 		for measure in "${MEASURES[@]}"; do
-			[[ $measure != rtt ]] || continue
+			[[ $measure != rtt && $measure != nbd ]] || continue
 			say "  $measure"
 			for ((i = 0; i < count; i++)); do
 				"measure_$measure" "${CONTENDERS[(i + round) % count]}"
@@ -149,6 +149,9 @@ main() {
 	need_root
 	deps_install build bench
 	build
+	if [[ ${MEASURES[*]} == nbd ]]; then
+		O=$BUILD exec scripts/bench-nbd.sh "$OUT"
+	fi
 	check_machine
 	mkdir -p "$OUT"
 	guard_start "$TIME_LIMIT"
@@ -171,6 +174,10 @@ main() {
 	! guard_fired || die "the run took too long and was ended"
 	environment >"$GUARD_DIR/environment.json"
 	scripts/bench-report.sh "$RAW" "$GUARD_DIR/environment.json" "$OUT"
+	if [[ " ${MEASURES[*]} " == *" nbd "* ]]; then
+		say "NBD"
+		O=$BUILD BENCH_ROUNDS=$ROUNDS scripts/bench-nbd.sh "$OUT"
+	fi
 	say "written to $OUT: results.json, results.md, plots"
 }
 

@@ -23,12 +23,15 @@ declare -A MAY=(
 	[mount]='core'
 )
 # FILE:HEADER.  The mount daemon's stack is put together in one place, mount/serve.c: a pool at a donor,
-# served by the FUSE frontend.  Its status asks both how they are.
+# served by the FUSE frontend.  Its status asks both how they are.  `remram export` is the donor's server with
+# one region.
 EXCEPTIONS=(
 	mount/serve.c:backends/peer.h
 	mount/serve.c:fuse/fs.h
 	mount/serve_status.c:backends/peer.h
 	mount/serve_status.c:fuse/fs.h
+	mount/cmd_export.c:export/address.h
+	mount/cmd_export.c:export/server.h
 )
 # Levels of core/: a file includes those of its own level and of lower ones.  opts_file has the level of opts:
 # what a name begins with counts, up to an underscore.
@@ -39,6 +42,7 @@ declare -A LEVEL=(
 	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3
 	[window]=2 [pull_order]=1 [cache]=3 [puller]=3 [pusher]=3
 	[cache_dir]=3 [cache_db]=3 [cache_data]=3 [cache_index]=3 [rescue]=3
+	[managed]=4
 	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.

@@ -6,7 +6,8 @@
 #
 #   scripts/check-sanitized.sh address,undefined|thread [PATTERN…]     (patterns as for tests/run.sh)
 #
-# Tests of swap and of locked memory are not among them: sanitizers turn mlockall(2) off.  Daemons have no
+# Tests of swap and of locked memory are not among them: sanitizers turn mlockall(2) off.  Nor are those that take
+# minutes under a sanitizer and run code that others run, too: CONTRACTS.  Daemons have no
 # stderr, so reports go to files; each file is one failure, whatever the test thought of it.  The last line
 # is "N passed, N failed, N skipped".
 set -euo pipefail
@@ -18,9 +19,10 @@ cd "$(dirname "$0")/.."
 [[ $# -ge 1 ]] || die "usage: scripts/check-sanitized.sh address,undefined|thread [PATTERN…]"
 SAN=$1
 shift
+CONTRACTS='^contract/(allocs|file_syscalls|lease|managed$|nbd_(handshake|libnbd)|peer|server|stores)'
 case $SAN in
-address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-57-8]' '^e2e/40' '^e2e/51' ;;
-thread) [[ $# -gt 0 ]] || set -- '^unit/' '^contract/' '^sim/' '^e2e/1[0-5]' ;;
+address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-57-8]' '^e2e/40' '^e2e/51' '^e2e/76' ;;
+thread) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^e2e/1[0-5]' '^e2e/76' ;;
 *) die "$SAN: address,undefined or thread" ;;
 esac
 export O=build-${SAN//,/-}
@@ -32,7 +34,7 @@ rm -f "$REPORTS".*
 COMMON=log_path=$REPORTS:print_stacktrace=1
 export ASAN_OPTIONS=$COMMON:detect_leaks=1 UBSAN_OPTIONS=$COMMON
 export LSAN_OPTIONS=suppressions=$PWD/scripts/lsan.supp:print_suppressions=0
-export TSAN_OPTIONS=$COMMON:second_deadlock_stack=1
+export TSAN_OPTIONS=$COMMON:second_deadlock_stack=1:suppressions=$PWD/scripts/tsan.supp:print_suppressions=0
 
 # What needs locked memory is skipped here, also where nothing else may be.
 TEST_SECONDS=600 E2E_SECONDS=500 CI='' tests/run.sh "$@" | tee "$O/check.log" || true

@@ -15,9 +15,9 @@ deps_packages() {
 	local group
 	for group in "$@"; do
 		case $group in
-		build) printf '%s\n' gcc libc6-dev make pkg-config libfuse3-dev libsqlite3-dev fuse3 ;;
-		test) printf '%s\n' check fio jq attr sqlite3 nbdkit libnbd-bin qemu-utils procps valgrind mandoc ;;
-		bench) printf '%s\n' fio jq gnuplot-nox nbdkit libnbd-bin qemu-system-common fuse3 procps ;;
+		build) printf '%s\n' gcc libc6-dev make pkg-config libfuse3-dev libsqlite3-dev libnbd-dev fuse3 ;;
+		test) printf '%s\n' check fio jq attr sqlite3 nbdkit libnbd-bin qemu-utils qemu-system-common procps valgrind mandoc openssl ;;
+		bench) printf '%s\n' fio jq gnuplot-nox nbdkit libnbd-bin qemu-utils qemu-system-common fuse3 procps ;;
 		fuzz) printf '%s\n' clang libclang-rt-dev ;;
 		lint) printf '%s\n' clang-format clang-tidy cppcheck shellcheck mandoc ;;
 		*)

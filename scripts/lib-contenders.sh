@@ -21,6 +21,7 @@
 #            is faster than one for every row but the latency of single requests, where it is equal.
 #   qemu-storage-daemon  version 7.2's FUSE export serves from the main loop; `iothread=` on the export
 #            makes no difference.  cache.direct does not apply to its NBD client: it has no cache.
+#   nbd      remram's mount of an NBD server, default options, to be compared with nbdfuse.
 #   tmpfs    no donor and no FUSE: what the machine could do at best.
 
 declare -gA FILE CLIENT DONOR PORT
@@ -175,5 +176,26 @@ contender_mount_remram() {
 }
 
 contender_unmount_remram() {
+	plain_umount "$1"
+}
+
+contender_start_nbd() {
+	local dir=$GUARD_DIR/nbd
+	start_nbdkit nbd
+	mkdir "$dir"
+	"$BUILD/remram" mount "nbd://127.0.0.1:${PORT[nbd]}" "$dir" || die "remram does not mount the NBD server"
+	guard_add_mount "$dir"
+	CLIENT[nbd]=$(remram_client_pid "$dir" | head -n 1)
+	[[ -n ${CLIENT[nbd]} ]] || die "cannot find the client daemon of $dir"
+	guard_add pid "${CLIENT[nbd]}"
+	FILE[nbd]=$dir/nbd
+}
+
+contender_mount_nbd() {
+	"$BUILD/remram" mount "nbd://127.0.0.1:${PORT[nbd]}" "$1"
+	read_first_byte "$1/nbd"
+}
+
+contender_unmount_nbd() {
 	plain_umount "$1"
 }

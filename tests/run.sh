@@ -8,6 +8,8 @@
 #   tests/run.sh PATTERN…        those whose name matches one of the regular expressions: e2e/1, unit/opts, swap
 #   tests/run.sh --list [PATTERN…]
 #
+# The programs are run beside the scripts, one of each kind at a time: both wait more than they work.
+#
 # One line for each: ok, FAIL or skip, its name, how many checks passed in it, and its time; for a failure also
 # the end of its output.  Output of failures is kept in $O/test-logs.  The last line is
 # "N passed, N failed, N skipped", counting the cases of a libcheck program and the steps of a script.
@@ -24,6 +26,7 @@ LOGS=$O/test-logs
 PASSED=0 FAILED=0 SKIPPED=0
 RUNNING=
 INTERRUPTED=
+LANES=()
 
 usage() {
 	sed -n '/^#   tests/s/^# *//p' "$0" >&2
@@ -135,13 +138,60 @@ run_test() {
 	elif ((code > 128)); then
 		note=" by signal $(kill -l $((code - 128)))"
 	fi
-	report FAIL "$name" "$passed" "$ms" "$failed failed${note}; $log ends:"
-	tail -n 25 "$log" | sed 's/^/      | /'
+	# In one piece, whatever the other lane prints.
+	printf '%s\n' "$(
+		report FAIL "$name" "$passed" "$ms" "$failed failed${note}; $log ends:"
+		tail -n 25 "$log" | sed 's/^/      | /'
+	)"
 }
 
 interrupt() {
 	INTERRUPTED=yes
 	[[ -z $RUNNING ]] || kill -TERM "$RUNNING" 2>/dev/null
+	[[ ${#LANES[@]} -eq 0 ]] || kill -TERM "${LANES[@]}" 2>/dev/null
+}
+
+# lane COUNTS TEST…: runs the tests, and leaves the sums in the file COUNTS.
+lane() {
+	local counts=$1 name
+	shift
+	LANES=()
+	trap interrupt INT TERM
+	for name in "$@"; do
+		[[ -z $INTERRUPTED ]] || break
+		run_test "$name"
+	done
+	echo "$PASSED $FAILED $SKIPPED" >"$counts"
+}
+
+# in_lanes TEST…: the same in two lanes, and adds up.
+in_lanes() {
+	local name passed failed skipped counts pid
+	local programs=() scripts=()
+	for name in "$@"; do
+		if [[ $name == e2e/* ]]; then
+			scripts+=("$name")
+		else
+			programs+=("$name")
+		fi
+	done
+	lane "$LOGS/programs" "${programs[@]}" &
+	LANES+=($!)
+	lane "$LOGS/scripts" "${scripts[@]}" &
+	LANES+=($!)
+	for pid in "${LANES[@]}"; do
+		while kill -0 "$pid" 2>/dev/null; do
+			wait "$pid"
+		done
+	done
+	for counts in "$LOGS/programs" "$LOGS/scripts"; do
+		if read -r passed failed skipped <"$counts"; then
+			PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
+		else
+			FAILED=$((FAILED + 1))
+		fi
+		rm -f "$counts"
+	done
 }
 
 main() {
@@ -161,12 +211,9 @@ main() {
 		exit 0
 	fi
 	mkdir -p "$LOGS" || exit 2
-	rm -f "$LOGS"/*.log
+	rm -f "$LOGS"/*.log "$LOGS"/{programs,scripts}
 	trap interrupt INT TERM
-	for name in "${tests[@]}"; do
-		[[ -z $INTERRUPTED ]] || break
-		run_test "$name"
-	done
+	in_lanes "${tests[@]}"
 	echo "$PASSED passed, $FAILED failed, $SKIPPED skipped"
 	[[ -z $INTERRUPTED ]] || exit 130
 	((FAILED == 0))

@@ -30,7 +30,7 @@ make_quietly install DESTDIR="$D" PREFIX=/usr
 for file in usr/bin/remram usr/sbin/remramd; do
 	is "$file" "$(attr "$D/$file" %a)" 755
 done
-for file in usr/share/man/man{8/remram.8,8/remramd.8,5/remramd.conf.5,7/remram-protocol.7} \
+for file in usr/share/man/man{8/remram.8,8/remram-export.8,8/remramd.8,5/remramd.conf.5,7/remram-protocol.7} \
 	usr/lib/systemd/system/remramd.service etc/remram/remramd.conf \
 	usr/share/doc/remram/{fstab.example,remramd.conf.example,LICENSE}; do
 	is "$file" "$(attr "$D/$file" %a)" 644

@@ -31,13 +31,14 @@ documented() {
 
 step "every option of every command is in its man page"
 documented remramd.8 "$REMRAMD" --help
-for command in mount umount status doctor; do
+documented remram-export.8 "$REMRAM" export --help
+for command in mount umount status top doctor pull flush evict pin unpin record rescue; do
 	documented remram.8 "$REMRAM" "$command" --help
 done
 text=$(page remram.8)
-for command in mount umount status doctor abort; do
+for command in mount umount status top doctor abort export pull flush evict pin unpin record rescue; do
 	contains "remram.8" "$text" "remram $command"
-	contains "remram help" "$(run "$REMRAM" help)" "remram $command"
+	contains "remram help" "$(run "$REMRAM" help)" " $command"
 done
 
 # code_of COMMAND…: its exit code; it must not print to stdout when it fails.
@@ -66,7 +67,9 @@ for call in "$REMRAM help" "$REMRAM --help" "$REMRAM -V" "$REMRAM mount -h" "$RE
 done
 for call in "$REMRAM" "$REMRAM frobnicate" "$REMRAM mount" "$REMRAM mount donor:/ram" "$REMRAM mount a b c" \
 	"$REMRAM mount donor:/ram $T -o sise=1G" "$REMRAM mount donor $T" "$REMRAM umount" "$REMRAM umount a b" \
-	"$REMRAM status --jason" "$REMRAM abort" "$REMRAMD --frob" "$REMRAMD --pool" "$REMRAMD --config /dev/null" \
+	"$REMRAM status --jason" "$REMRAM abort" "$REMRAM pull" "$REMRAM pull a b c" "$REMRAM flush" "$REMRAM evict" \
+	"$REMRAM pin" "$REMRAM unpin a b c" "$REMRAM record" "$REMRAM rescue" "$REMRAM rescue drop a" \
+	"$REMRAM top --interval 1ms" "$REMRAMD --frob" "$REMRAMD --pool" "$REMRAMD --config /dev/null" \
 	"$REMRAMD --config $T/none" "$REMRAMD operand"; do
 	# shellcheck disable=SC2086
 	is "$call" "$(code_of $call)" 1
@@ -82,7 +85,9 @@ for call in "$REMRAM mount 127.0.0.1:$port:/ram $T/dir" "$REMRAM mount 127.0.0.1
 done
 is "a pool that cannot be" "$(code_of "$REMRAMD" --config /dev/null --state "$T/state" --listen "127.0.0.1:$port" \
 	--pool "disk=file:$T/none/there")" 2
-is "abort of what is no mount" "$(code_of "$REMRAM" abort "$T/dir")" 32
+for call in abort pull flush evict pin unpin record rescue top; do
+	is "$call of what is no mount" "$(code_of "$REMRAM" "$call" "$T/dir")" 32
+done
 
 step "doctor ends with 0, 1 or 2, as it says"
 code=0

@@ -72,13 +72,13 @@ void serve_again(struct serve *serve)
 	open_pools(serve);
 	ck_assert_msg(server_create(&conf, &serve->server, &err) == 0, "%s", err.text);
 	for (unsigned tries = 0; tries < 5; tries++) {
-		struct sockaddr_in sa;
+		struct address address = {
+		    .text = "loopback", .addr_len = sizeof(struct sockaddr_in)};
 
 		if (serve->port == 0 || (rc && tries))
 			serve->port = free_port();
-		sa = loopback(serve->port);
-		rc = server_listen(
-		    serve->server, (struct sockaddr *)&sa, sizeof(sa), "loopback", &err);
+		*(struct sockaddr_in *)&address.addr = loopback(serve->port);
+		rc = server_listen(serve->server, SERVER_PEER, &address, &err);
 		if (rc == 0)
 			break;
 	}

@@ -82,7 +82,11 @@ static void no_forget(void *ctx)
 {
 }
 
-static const struct control_ops ops = {no_status, note_pin, no_forget};
+static const struct control_ops ops = {
+    .status = no_status,
+    .pin = note_pin,
+    .forget_donor = no_forget,
+};
 
 static void *serve_thread(void *ctx)
 {

@@ -50,7 +50,18 @@ static void answer_forget(void *ctx)
 	forgotten++;
 }
 
-static const struct control_ops ops = {answer_status, answer_pin, answer_forget};
+/* Understands "other …" only. */
+static size_t answer_other(void *ctx, const char *line, char *buf, size_t room)
+{
+	return strncmp(line, "other ", 6) ? 0 : (size_t)snprintf(buf, room, "<%s>", line + 6);
+}
+
+static const struct control_ops ops = {
+    .status = answer_status,
+    .pin = answer_pin,
+    .forget_donor = answer_forget,
+    .other = answer_other,
+};
 
 static void *serve_thread(void *ctx)
 {
@@ -112,6 +123,8 @@ END_TEST
 
 START_TEST(commands)
 {
+	char *answer;
+
 	ck_assert_int_eq(control_command(path, "pin", "18446744073709551615", 5000, &err), 0);
 	ck_assert_uint_eq(pinned, UINT64_MAX);
 	ck_assert_int_eq(pin_on, 1);
@@ -128,6 +141,9 @@ START_TEST(commands)
 	ck_assert_str_eq(err.text, "somebody else has it");
 	ck_assert_int_eq(control_command(path, "dance", NULL, 5000, &err), -EREMOTEIO);
 	ck_assert_str_eq(err.text, "unknown request");
+	ck_assert_int_eq(control_ask(path, "other words", 5000, &answer, &err), 0);
+	ck_assert_str_eq(answer, "<words>");
+	free(answer);
 }
 END_TEST
 

@@ -65,6 +65,12 @@ START_TEST(values)
 	/* All the digits, beyond what a double holds. */
 	good("18446744073709551615");
 	ck_assert_str_eq(json_text(doc), "18446744073709551615");
+	ck_assert_uint_eq(json_u64(doc, 1), UINT64_MAX);
+	good("\"18446744073709551614\"");
+	ck_assert_uint_eq(json_u64(doc, 1), UINT64_MAX - 1);
+	good("[18446744073709551616,-1,1.5,\"\",\"7x\",\" 7\",{},null]");
+	for (item = json_first(doc); item; item = json_next(item))
+		ck_assert_uint_eq(json_u64(item, 3), 3);
 }
 END_TEST
 

@@ -589,6 +589,50 @@ static uint64_t cpu_ns(void)
 }
 
 /* Polling has a credit that an idle loop uses up at once. */
+struct ending {
+	struct loop_end end; /* first */
+	struct loop_fd lfd;
+	struct loop_timer timer;
+	char name;
+};
+
+static void ending_run(struct loop_end *end)
+{
+	struct ending *ending = (struct ending *)end;
+
+	loop_fd_del(&ending->lfd);
+	loop_timer_cancel(&ending->timer);
+	note(ending->name);
+}
+
+/* Who outlives the loop takes its watches off it when it ends, newest first. */
+START_TEST(at_its_end_others_take_leave)
+{
+	struct ending endings[3] = {{.name = 'a'}, {.name = 'b'}, {.name = 'c'}};
+	struct loop_conf conf = {0};
+	struct loop *mortal;
+	struct err err;
+
+	ck_assert_int_eq(loop_create(&conf, &mortal, &err), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		endings[i].end.run = ending_run;
+		endings[i].lfd.fd = eventfd(0, EFD_CLOEXEC);
+		ck_assert_int_eq(loop_fd_add(mortal, &endings[i].lfd, EPOLLIN), 0);
+		loop_timer_set(mortal, &endings[i].timer, loop_now_ns());
+		loop_end_add(mortal, &endings[i].end);
+	}
+	ending_run(&endings[1].end);
+	loop_end_del(&endings[1].end);
+	loop_end_del(&endings[1].end); /* does nothing */
+	loop_destroy(mortal);
+	ck_assert_str_eq(order, "bca");
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_ptr_null(endings[i].end.loop);
+		close(endings[i].lfd.fd);
+	}
+}
+END_TEST
+
 START_TEST(an_idle_loop_sleeps)
 {
 	uint64_t before;
@@ -630,6 +674,7 @@ int main(void)
 	tcase_add_test(tc, order_of_a_round);
 	tcase_add_test(tc, a_queued_task_runs_once);
 	tcase_add_test(tc, a_task_that_posts_itself);
+	tcase_add_test(tc, at_its_end_others_take_leave);
 	tcase_add_test(tc, posts_from_many_threads);
 	tcase_add_test(tc, stop_may_come_first);
 	tcase_add_test(tc, stop_and_post_wake_a_sleeping_loop);

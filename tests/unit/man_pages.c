@@ -13,6 +13,7 @@
 
 #include "core/opts.h"
 #include "export/conf.h"
+#include "mount/cmd.h"
 #include "mount/conf.h"
 
 enum { PAGE_MAX = 1 << 20 };
@@ -36,11 +37,17 @@ static void print_file(FILE *out)
 	opts_print_mdoc(remramd_options, OPT_IN_FILE, out);
 }
 
+static void print_export(FILE *out)
+{
+	opts_print_mdoc(cmd_export_options, OPT_IN_ARGV, out);
+}
+
 static const struct {
 	const char *page;
 	void (*print)(FILE *out);
 } lists[] = {
     {"docs/man/remram.8", print_mount},
+    {"docs/man/remram-export.8", print_export},
     {"docs/man/remramd.8", print_argv},
     {"docs/man/remramd.conf.5", print_file},
 };

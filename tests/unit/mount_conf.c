@@ -128,6 +128,42 @@ START_TEST(loops)
 }
 END_TEST
 
+START_TEST(caches)
+{
+	good("");
+	ck_assert_ptr_null(conf.cache);
+	good("cache=memory");
+	ck_assert_str_eq(conf.cache, "memory");
+	ck_assert_uint_eq(conf.cache_size, 0);
+	ck_assert_int_eq(conf.pull, PULL_SEQUENTIAL);
+	ck_assert_uint_eq(conf.push_interval_ms, 1000);
+	ck_assert_uint_eq(conf.max_dirty, 256 << 20);
+	ck_assert_uint_eq(conf.max_dirty_age_ms, 30000);
+	ck_assert_int_eq(conf.durability, CACHE_REMOTE);
+	good(
+	    "cache=/var/cache/r,durability=local,cache_size=1G,pull=all,pull_first=50%,pull_window=4M");
+	ck_assert_uint_eq(conf.pull_first_pct, 50);
+	ck_assert_uint_eq(conf.pull_first, 0);
+	good("cache=memory,pull=all,pull_first=64M,pull_order=0-64M:10+960M-:9,pull_order=1M-2M");
+	ck_assert_uint_eq(conf.pull_first, 64 << 20);
+	ck_assert_uint_eq(conf.order_count, 3);
+	ck_assert_uint_eq(conf.order[1].off, 960 << 20);
+	ck_assert_int_eq(conf.order[1].prio, 9);
+	ck_assert_uint_eq(conf.order[2].len, 1 << 20);
+
+	bad("pull=all", "'pull' needs cache=memory or cache=DIRECTORY");
+	bad("cache=here", "neither 'memory' nor a directory's path");
+	bad("cache=memory,nolease", "'cache' and 'shared' exclude each other");
+	bad("cache=memory,swap=s,size=1M", "'cache' and 'swap' exclude each other");
+	bad("cache=memory,attach=l", "'cache' and 'loop' exclude each other");
+	bad("cache=memory,durability=local", "needs cache=DIRECTORY");
+	bad("cache=memory,pull_first=1M", "needs pull=all");
+	bad("cache=memory,pull=all,pull_first=101%", "neither a size nor");
+	bad("cache=memory,pull_order=x", "pull_order");
+	bad("cache=memory,cache_size=1M", "cache_size");
+}
+END_TEST
+
 START_TEST(donor_lost)
 {
 	good("soft,timeo=500ms");
@@ -200,6 +236,7 @@ int main(void)
 	tcase_add_test(tc, swap);
 	tcase_add_test(tc, names);
 	tcase_add_test(tc, loops);
+	tcase_add_test(tc, caches);
 	tcase_add_test(tc, donor_lost);
 	tcase_add_test(tc, speed);
 	tcase_add_test(tc, from_mount);

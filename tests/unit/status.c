@@ -81,6 +81,38 @@ START_TEST(live)
 }
 END_TEST
 
+/* A mount with a cache. */
+START_TEST(cached)
+{
+	daemon_says(
+	    "{\"cache\":{\"dir\":\"/var/cache/r\",\"size\":4294967296,\"resident\":1048576,"
+	    "\"max_dirty\":268435456,\"dirty\":4096,\"oldest_dirty_ms\":800,"
+	    "\"writers_waiting\":2,\"recovering\":1,\"lost\":3,\"leaving\":true},\"tasks\":0,"
+	    "\"pull_first\":{\"total\":1048576,\"left\":524288},\"regions\":["
+	    "{\"name\":\"a\",\"size\":1048576,\"open\":1,\"lease\":\"held\",\"state\":\"open\","
+	    "\"cache\":{\"resident\":524288,\"dirty\":4096,\"oldest_dirty_ms\":800,"
+	    "\"error\":\"No space left on device\"}},"
+	    "{\"name\":\"b\",\"size\":8192,\"open\":0,\"lease\":\"none\",\"state\":\"idle\","
+	    "\"cache\":{\"resident\":8192,\"dirty\":0,\"error\":\"\"}},"
+	    "{\"name\":\"c\",\"open\":0,\"lease\":\"lost\",\"state\":\"lost\","
+	    "\"recovering\":true,\"cache\":null}]}");
+	print(status_print);
+	has("cache       /var/cache/r, 1.0 MiB of 4.0 GiB, 4.0 KiB of 256.0 MiB dirty for 800 ms, "
+	    "2 WRITERS WAIT, 1 to be recovered, 3 LOST to other clients, ending\n");
+	has("pull_first  512.0 KiB of 1.0 MiB are here\n");
+	has("region      a, 1.0 MiB, open 1 time, lease held, 512.0 KiB here, 4.0 KiB dirty for "
+	    "800 ms, PUSH FAILS: No space left on device\n");
+	has("region      b, 8.0 KiB, idle, all here\n");
+	has("region      c, LEASE LOST to another client, lost, being recovered\n");
+	lacks("tasks");
+
+	status_fini(&status);
+	daemon_says("{\"cache\":{\"dir\":null}}");
+	print(status_print);
+	has("cache       in memory, 0 B, 0 B dirty\n");
+}
+END_TEST
+
 START_TEST(sparse)
 {
 	daemon_says("{}");
@@ -192,6 +224,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, live);
+	tcase_add_test(tc, cached);
 	tcase_add_test(tc, sparse);
 	tcase_add_test(tc, trouble);
 	tcase_add_test(tc, devices);
