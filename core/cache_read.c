@@ -297,7 +297,8 @@ static void fetch_end(struct cache_op *op, int err)
 
 	op->filling = false;
 	op_uncover(op);
-	room_release(op);
+	if (!op->exclusive) /* it is for a write, which goes on */
+		room_release(op);
 	op->fetched(op, err);
 	cache_kick_puller(cache);
 }
