@@ -268,15 +268,20 @@ bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict)
 	return true;
 }
 
-bool room_may_come(const struct cache_group *group)
+bool room_may_come(struct cache_group *group)
 {
-	if (group->dirty + group->pushing)
-		return true;
-	for (const struct cache *cache = group->caches; cache; cache = cache->next)
-		if (!cache->stopped &&
-		    (cache_unflushed(cache) || (cache->rows && !cache->commit_err)))
-			return true;
-	return false;
+	bool may = group->dirty + group->pushing > 0;
+
+	for (struct cache *cache = group->caches; cache; cache = cache->next) {
+		if (cache->stopped)
+			continue;
+		may = may || cache_unflushed(cache);
+		if (cache->rows && !cache->commit_err) {
+			may = true;
+			commit_want(cache);
+		}
+	}
+	return may;
 }
 
 void room_release(struct cache_op *op)

@@ -478,8 +478,8 @@ uint64_t evict_now(struct cache *cache, uint32_t chunk);
  * none now.  may_evict false: only what is free. */
 bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict);
 void room_release(struct cache_op *op);
-/* Whether pushes, flushes or commits may make chunks evictable that are not so now. */
-bool room_may_come(const struct cache_group *group);
+/* Whether pushes, flushes or commits, which are asked for, may make chunks evictable that are not so now. */
+bool room_may_come(struct cache_group *group);
 
 /* ---- cache_resize.c ---- */
 
