@@ -724,6 +724,61 @@ START_TEST(the_index_hears_of_dirty_until_it_is_flushed)
 }
 END_TEST
 
+/* The donor may lose it, and then nobody would have it. */
+START_TEST(what_the_remote_has_not_flushed_is_not_evicted)
+{
+	begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 0});
+	hold(cr.remote, STORE_FLUSH);
+	ck_assert_int_eq(op(STORE_WRITE, 0, 256 * KIB, out, 0), 0);
+	sim_run(&sim, 10 * MS);
+	ck_assert_uint_eq(status().dirty, 0);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 0);
+	fault_clear(cr.remote);
+	fault_release(cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, SECOND);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 256 * KIB);
+	end();
+}
+END_TEST
+
+/* Pushes that the remote took after the FLUSH began, and one that it has not answered. */
+START_TEST(a_failed_flush_takes_back_later_pushes)
+{
+	struct fault_counts counts;
+
+	begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 0, .no_puller = true});
+	fault_add(cr.remote, &(struct fault_rule){.kind = FAULT_DELAY,
+				 .ops = FAULT_OP(STORE_FLUSH),
+				 .count = 1,
+				 .delay_ns = SECOND,
+				 .err = -EIO});
+	ck_assert_int_eq(op(STORE_WRITE, 0, 4 * KIB, out, 0), 0);
+	sim_run(&sim, 200 * MS); /* pushed, and its FLUSH is under way */
+	ck_assert_int_eq(op(STORE_WRITE, 256 * KIB, 4 * KIB, out, 0), 0);
+	sim_run(&sim, 10 * MS);
+	fault_add(cr.remote,
+	    &(struct fault_rule){
+		.kind = FAULT_HOLD, .ops = FAULT_OP(STORE_WRITE), .after = true, .count = 1});
+	ck_assert_int_eq(op(STORE_WRITE, 512 * KIB, 4 * KIB, out, 0), 0);
+	sim_run(&sim, 100 * MS);
+	fault_count(cr.remote, &counts);
+	ck_assert_uint_eq(counts.submitted[STORE_FLUSH], 1);
+	ck_assert_uint_eq(counts.submitted[STORE_WRITE], 3);
+	/* The donor forgets all of it, and says so. */
+	ck_assert_int_eq(sim_op(&sim, cr.memory[1], STORE_ZERO, 0, MIB, NULL, 0), 0);
+	sim_run(&sim, 2 * SECOND);
+	fault_clear(cr.remote);
+	fault_release(cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, 20 * SECOND);
+	flush(); /* it may tell what went wrong before */
+	ck_assert_int_eq(flush(), 0);
+	expect_remote(0, 4 * KIB, out);
+	expect_remote(256 * KIB, 4 * KIB, out);
+	expect_remote(512 * KIB, 4 * KIB, out);
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cache");
@@ -763,6 +818,8 @@ int main(void)
 	tcase_add_test(tc, clean_blocks_are_dropped_when_the_remote_moves_on);
 	tcase_add_test(tc, a_detached_cache_waits_for_the_next_remote);
 	tcase_add_test(tc, the_index_hears_of_dirty_until_it_is_flushed);
+	tcase_add_test(tc, what_the_remote_has_not_flushed_is_not_evicted);
+	tcase_add_test(tc, a_failed_flush_takes_back_later_pushes);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
