@@ -850,7 +850,7 @@ START_TEST(dirty_rows_are_not_evicted)
 	handle = create(&top, "r");
 	put(handle, 0, data, MIB);
 	ck_assert_int_eq(flush(handle), 0); /* dirty, and so in the index */
-	/* The pusher does not commit; the next commit comes a second after the change. */
+	/* A push is committed before it is sent; that it has arrived is committed up to a second later. */
 	for (unsigned i = 0; i < WAIT_TRIES && look_at("r").region.cache.dirty; i++)
 		usleep(1000);
 	ask.id = handle->region_id;
