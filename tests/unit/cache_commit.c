@@ -9,97 +9,7 @@
 #include <string.h>
 
 #include "core/cache_int.h"
-#include "tests/lib/cache_rig.h"
-
-#define KIB ((uint64_t)1024)
-#define MIB (1024 * KIB)
-#define MS ((uint64_t)1000000)
-#define SECOND (1000 * MS)
-
-static struct sim sim;
-static struct cache_rig cr;
-static uint8_t out[1 << 20], in[1 << 20];
-
-static void begin(const struct cache_rig_conf *conf)
-{
-	memset(&cr, 0, sizeof(cr));
-	sim_start(&sim);
-	cache_rig_build(&cr, sim.loop, sim.workers, conf);
-	for (unsigned i = 0; i < sizeof(out); i++)
-		out[i] = (uint8_t)(i * 7 + i / 4096 + 1);
-}
-
-static void end(void)
-{
-	sim_end(&sim, &cr);
-	cache_rig_free(&cr);
-	sim_stop(&sim);
-}
-
-static int op(enum store_op kind, uint64_t off, uint64_t len, void *buf, unsigned flags)
-{
-	int rc = sim_op(&sim, cr.store, kind, off, len, buf, flags);
-
-	cache_audit(cr.cache);
-	return rc;
-}
-
-static void expect(struct store *store, uint64_t off, uint64_t len, const uint8_t *bytes)
-{
-	memset(in, 0xee, len);
-	ck_assert_int_eq(sim_op(&sim, store, STORE_READ, off, len, in, 0), 0);
-	ck_assert_mem_eq(in, bytes, len);
-}
-
-/* What the donor has. */
-static void expect_remote(uint64_t off, uint64_t len, const uint8_t *bytes)
-{
-	expect(cr.memory[1], off, len, bytes);
-}
-
-static void fill_remote(uint64_t off, uint64_t len)
-{
-	ck_assert_int_eq(sim_op(&sim, cr.memory[1], STORE_WRITE, off, len, out, 0), 0);
-}
-
-static void hold(struct store *side, enum store_op kind)
-{
-	fault_add(side, &(struct fault_rule){.kind = FAULT_HOLD, .ops = FAULT_OP(kind)});
-}
-
-static struct cache_status status(void)
-{
-	struct cache_status ret;
-
-	cache_status(cr.cache, &ret);
-	return ret;
-}
-
-/* Requests that go on while the test does other things. */
-struct start {
-	struct loop_task task;
-	struct store *store;
-	struct sim_req sr;
-};
-
-static void start_now(struct loop_task *task)
-{
-	struct start *start = (struct start *)task;
-
-	sim_submit(start->store, &start->sr);
-}
-
-static void start(
-    struct start *st, enum store_op kind, uint64_t off, uint64_t len, void *buf, unsigned flags)
-{
-	*st = (struct start){
-	    .task = {.run = start_now},
-	    .store = cr.store,
-	    .sr = {.req = {.op = kind, .off = off, .len = len, .buf = buf, .flags = flags}},
-	};
-	loop_defer(sim.loop, &st->task);
-	sim_run(&sim, MS);
-}
+#include "tests/lib/stage.h"
 
 /* What the index calls dirty, and what waits for its commits. */
 static struct cache_call *commit_call;
@@ -118,31 +28,31 @@ static void end_commit(int err)
 {
 	struct cache_chunk chunks[64];
 	struct cache_call *call = commit_call;
-	unsigned n = cache_take_changed(cr.cache, chunks, 64);
+	unsigned n = cache_take_changed(stage.cr.cache, chunks, 64);
 
 	ck_assert(call);
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t resident = chunks[i].resident;
 
-		cache_look(cr.cache, &chunks[i]);
+		cache_look(stage.cr.cache, &chunks[i]);
 		chunks[i].resident &= resident;
 		chunks[i].dirty &= resident;
 	}
 	if (err)
-		cache_give_back(cr.cache, chunks, n);
+		cache_give_back(stage.cr.cache, chunks, n);
 	else
-		cache_stored(cr.cache, chunks, n);
+		cache_stored(stage.cr.cache, chunks, n);
 	commit_call = NULL;
 	call->done(call, err);
-	sim_run(&sim, MS);
-	cache_audit(cr.cache);
+	sim_run(&stage.sim, MS);
+	cache_audit(stage.cr.cache);
 }
 
 static void begin_indexed(uint64_t interval_ms)
 {
 	commits_begun = 0;
 	commit_call = NULL;
-	begin(&(struct cache_rig_conf){
+	stage_begin(&(struct cache_rig_conf){
 	    .size = 4 * MIB, .interval_ms = interval_ms, .commit = slow_commit, .no_puller = true});
 }
 
@@ -155,33 +65,33 @@ static void end_commits(void)
 static void end_indexed(void)
 {
 	end_commits();
-	end();
+	stage_end();
 }
 
 START_TEST(bytes_are_pushed_after_a_commit)
 {
 	struct fault_counts counts;
-	struct start fl;
+	struct stage_req fl;
 
 	begin_indexed(100000);
-	ck_assert_int_eq(op(STORE_WRITE, 0, 64 * KIB, out, 0), 0);
-	start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
-	sim_run(&sim, SECOND);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out, 0), 0);
+	stage_start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
+	sim_run(&stage.sim, SECOND);
 	ck_assert_uint_eq(commits_begun, 1);
-	fault_count(cr.remote, &counts);
+	fault_count(stage.cr.remote, &counts);
 	ck_assert_uint_eq(counts.submitted[STORE_WRITE], 0);
 	ck_assert(!fl.sr.done);
 	/* Newer bytes meanwhile are not those that this commit was for. */
-	ck_assert_int_eq(op(STORE_WRITE, 0, 4 * KIB, out + MIB / 2, 0), 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 4 * KIB, stage.out + MIB / 2, 0), 0);
 	end_commit(0);
-	expect_remote(0, 64 * KIB, out);
+	stage_expect_remote(0, 64 * KIB, stage.out);
 	ck_assert(fl.sr.done && fl.sr.err == 0);
-	start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
+	stage_start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
 	ck_assert_uint_eq(commits_begun, 2);
 	end_commit(0);
 	ck_assert(fl.sr.done && fl.sr.err == 0);
-	expect_remote(0, 4 * KIB, out + MIB / 2);
-	expect_remote(4 * KIB, 60 * KIB, out + 4 * KIB);
+	stage_expect_remote(0, 4 * KIB, stage.out + MIB / 2);
+	stage_expect_remote(4 * KIB, 60 * KIB, stage.out + 4 * KIB);
 	end_indexed();
 }
 END_TEST
@@ -190,37 +100,37 @@ END_TEST
 START_TEST(a_commit_under_way_is_not_enough)
 {
 	begin_indexed(0);
-	ck_assert_int_eq(op(STORE_WRITE, 0, 4 * KIB, out, 0), 0);
-	sim_run(&sim, MS);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 4 * KIB, stage.out, 0), 0);
+	sim_run(&stage.sim, MS);
 	ck_assert_uint_eq(commits_begun, 1);
-	ck_assert_int_eq(op(STORE_WRITE, MIB, 4 * KIB, out, 0), 0);
-	sim_run(&sim, MS);
+	ck_assert_int_eq(stage_op(STORE_WRITE, MIB, 4 * KIB, stage.out, 0), 0);
+	sim_run(&stage.sim, MS);
 	ck_assert_uint_eq(commits_begun, 1);
 	end_commit(0);
-	expect_remote(0, 4 * KIB, out);
-	expect_remote(MIB, 4 * KIB, store_zeros);
+	stage_expect_remote(0, 4 * KIB, stage.out);
+	stage_expect_remote(MIB, 4 * KIB, store_zeros);
 	ck_assert_uint_eq(commits_begun, 2);
 	end_commit(0);
-	expect_remote(MIB, 4 * KIB, out);
+	stage_expect_remote(MIB, 4 * KIB, stage.out);
 	end_indexed();
 }
 END_TEST
 
 START_TEST(a_failed_commit_fails_the_push)
 {
-	struct start fl;
+	struct stage_req fl;
 
 	begin_indexed(100000);
-	ck_assert_int_eq(op(STORE_WRITE, 0, 64 * KIB, out, 0), 0);
-	start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out, 0), 0);
+	stage_start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
 	end_commit(-ENOSPC);
 	ck_assert(fl.sr.done && fl.sr.err == -ENOSPC);
-	expect_remote(0, 64 * KIB, store_zeros);
-	ck_assert_uint_eq(status().dirty, 64 * KIB);
-	start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
+	stage_expect_remote(0, 64 * KIB, store_zeros);
+	ck_assert_uint_eq(stage_status().dirty, 64 * KIB);
+	stage_start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
 	end_commit(0);
 	ck_assert(fl.sr.done && fl.sr.err == 0);
-	expect_remote(0, 64 * KIB, out);
+	stage_expect_remote(0, 64 * KIB, stage.out);
 	end_indexed();
 }
 END_TEST
@@ -228,37 +138,37 @@ END_TEST
 START_TEST(what_the_index_calls_dirty_is_not_evicted)
 {
 	struct cache_chunk chunk;
-	struct start fl;
+	struct stage_req fl;
 
 	begin_indexed(100000);
-	ck_assert_int_eq(op(STORE_WRITE, 0, 256 * KIB, out, 0), 0);
-	start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 256 * KIB, stage.out, 0), 0);
+	stage_start(&fl, STORE_FLUSH, 0, 0, NULL, 0);
 	end_commit(0);
 	ck_assert(fl.sr.done && fl.sr.err == 0);
-	ck_assert_uint_eq(status().dirty, 0);
+	ck_assert_uint_eq(stage_status().dirty, 0);
 	/* It is clean, and its row is not: it stays, and a commit is asked for. */
-	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 0);
-	sim_run(&sim, MS);
+	ck_assert_uint_eq(cache_evict(stage.cr.cache, 0, MIB), 0);
+	sim_run(&stage.sim, MS);
 	ck_assert_uint_eq(commits_begun, 2);
 	/* Nor while a commit is under way that has taken it. */
-	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
+	ck_assert_uint_eq(cache_take_changed(stage.cr.cache, &chunk, 1), 1);
 	ck_assert_uint_eq(chunk.dirty, 0);
-	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 0);
-	cache_stored(cr.cache, &chunk, 1);
-	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 256 * KIB);
-	sim_run(&sim, MS);
-	expect(cr.store, 0, 256 * KIB, out);
+	ck_assert_uint_eq(cache_evict(stage.cr.cache, 0, MIB), 0);
+	cache_stored(stage.cr.cache, &chunk, 1);
+	ck_assert_uint_eq(cache_evict(stage.cr.cache, 0, MIB), 256 * KIB);
+	sim_run(&stage.sim, MS);
+	stage_expect(stage.cr.store, 0, 256 * KIB, stage.out);
 	/* The same of what was never dirty: its checksums are being computed. */
 	end_commits();
-	cache_drop_clean(cr.cache, 4 * MIB);
-	sim_run(&sim, MS);
+	cache_drop_clean(stage.cr.cache, 4 * MIB);
+	sim_run(&stage.sim, MS);
 	end_commits();
-	expect(cr.store, 0, 256 * KIB, out);
-	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
-	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 0);
-	cache_stored(cr.cache, &chunk, 1);
-	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), 256 * KIB);
-	sim_run(&sim, MS);
+	stage_expect(stage.cr.store, 0, 256 * KIB, stage.out);
+	ck_assert_uint_eq(cache_take_changed(stage.cr.cache, &chunk, 1), 1);
+	ck_assert_uint_eq(cache_evict(stage.cr.cache, 0, MIB), 0);
+	cache_stored(stage.cr.cache, &chunk, 1);
+	ck_assert_uint_eq(cache_evict(stage.cr.cache, 0, MIB), 256 * KIB);
+	sim_run(&stage.sim, MS);
 	end_indexed();
 }
 END_TEST
@@ -266,24 +176,24 @@ END_TEST
 /* What is dropped though the index calls it dirty is read, but not kept, and written after a commit. */
 START_TEST(dropped_blocks_come_back_after_a_commit)
 {
-	struct start wr;
+	struct stage_req wr;
 
 	begin_indexed(100000);
-	ck_assert_int_eq(op(STORE_WRITE, 0, 64 * KIB, out, 0), 0);
-	start(&wr, STORE_FLUSH, 0, 0, NULL, 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out, 0), 0);
+	stage_start(&wr, STORE_FLUSH, 0, 0, NULL, 0);
 	end_commit(0);
 	ck_assert(wr.sr.done && wr.sr.err == 0);
-	fill_remote(0, 64 * KIB);
-	cache_drop_clean(cr.cache, 4 * MIB);
-	expect(cr.store, 0, 64 * KIB, out);
-	ck_assert_uint_eq(cache_absent(cr.cache, 0, 64 * KIB), 64 * KIB);
-	start(&wr, STORE_WRITE, 4 * KIB, 100, out + MIB / 2, 0);
+	stage_fill_remote(0, 64 * KIB);
+	cache_drop_clean(stage.cr.cache, 4 * MIB);
+	stage_expect(stage.cr.store, 0, 64 * KIB, stage.out);
+	ck_assert_uint_eq(cache_absent(stage.cr.cache, 0, 64 * KIB), 64 * KIB);
+	stage_start(&wr, STORE_WRITE, 4 * KIB, 100, stage.out + MIB / 2, 0);
 	ck_assert(!wr.sr.done);
 	end_commits();
 	ck_assert(wr.sr.done && wr.sr.err == 0);
-	memcpy(out + 4 * KIB, out + MIB / 2, 100);
-	expect(cr.store, 0, 64 * KIB, out);
-	ck_assert_uint_eq(cache_absent(cr.cache, 0, 64 * KIB), 0);
+	memcpy(stage.out + 4 * KIB, stage.out + MIB / 2, 100);
+	stage_expect(stage.cr.store, 0, 64 * KIB, stage.out);
+	ck_assert_uint_eq(cache_absent(stage.cr.cache, 0, 64 * KIB), 0);
 	end_indexed();
 }
 END_TEST
@@ -291,29 +201,29 @@ END_TEST
 START_TEST(the_index_sees_writes_in_flight)
 {
 	struct cache_chunk chunk;
-	struct start wr;
+	struct stage_req wr;
 
 	begin_indexed(100000);
-	fill_remote(0, 256 * KIB);
-	expect(cr.store, 0, 256 * KIB, out);
-	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
-	cache_look(cr.cache, &chunk);
+	stage_fill_remote(0, 256 * KIB);
+	stage_expect(stage.cr.store, 0, 256 * KIB, stage.out);
+	ck_assert_uint_eq(cache_take_changed(stage.cr.cache, &chunk, 1), 1);
+	cache_look(stage.cr.cache, &chunk);
 	ck_assert_uint_eq(chunk.resident, UINT64_MAX);
 	ck_assert_uint_eq(chunk.dirty, 0);
-	cache_stored(cr.cache, &chunk, 1);
-	hold(cr.local, STORE_WRITE);
-	start(&wr, STORE_WRITE, 8 * KIB, 4 * KIB, out, 0);
-	cache_look(cr.cache, &chunk);
+	cache_stored(stage.cr.cache, &chunk, 1);
+	stage_hold(stage.cr.local, STORE_WRITE);
+	stage_start(&wr, STORE_WRITE, 8 * KIB, 4 * KIB, stage.out, 0);
+	cache_look(stage.cr.cache, &chunk);
 	ck_assert_uint_eq(chunk.dirty, 4);
-	fault_clear(cr.local);
-	fault_release(cr.local, FAULT_FIRST_FIRST, 0);
-	sim_run(&sim, MS);
+	fault_clear(stage.cr.local);
+	fault_release(stage.cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, MS);
 	/* Written again, its state is the same, and its bytes are not. */
-	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
-	cache_stored(cr.cache, &chunk, 1);
-	ck_assert_int_eq(op(STORE_WRITE, 8 * KIB, 4 * KIB, out + MIB / 2, 0), 0);
-	ck_assert_uint_eq(cache_take_changed(cr.cache, &chunk, 1), 1);
-	cache_stored(cr.cache, &chunk, 1);
+	ck_assert_uint_eq(cache_take_changed(stage.cr.cache, &chunk, 1), 1);
+	cache_stored(stage.cr.cache, &chunk, 1);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 8 * KIB, 4 * KIB, stage.out + MIB / 2, 0), 0);
+	ck_assert_uint_eq(cache_take_changed(stage.cr.cache, &chunk, 1), 1);
+	cache_stored(stage.cr.cache, &chunk, 1);
 	end_indexed();
 }
 END_TEST
