@@ -226,6 +226,19 @@ struct cache_cell {
 
 void cache_map(const struct cache *cache, struct cache_cell *cells, unsigned count);
 
+/* A part of a region whose blocks are alike. */
+struct cache_run {
+	uint64_t len; /* bytes */
+	bool resident; /* READ is answered locally */
+	bool dirty; /* the remote does not have it: being pushed included */
+};
+
+/* The states of [off, off+len), from off on, the region's end or CACHE_RUNS_SPAN at the most: how many runs of up to
+ * max; neighbours differ.  They may end before the range if the room was too small. */
+#define CACHE_RUNS_SPAN ((uint64_t)16 << 30)
+unsigned cache_runs(
+    const struct cache *cache, uint64_t off, uint64_t len, struct cache_run *runs, unsigned max);
+
 /* ---- the index of a persistent cache ---- */
 
 /* The state of one chunk; bit i stands for block i.  resident: the local store has its bytes (holes that

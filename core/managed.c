@@ -276,6 +276,16 @@ int managed_map(const struct pool *pool, uint64_t id, struct cache_cell *cells, 
 	return 0;
 }
 
+int managed_runs(const struct pool *pool, uint64_t id, uint64_t off, uint64_t len,
+    struct cache_run *runs, unsigned max)
+{
+	struct managed_entry *entry = entry_find(managed_of(pool), id);
+
+	if (!entry || !entry->cache)
+		return -ENOENT;
+	return (int)cache_runs(entry->cache, off, len, runs, max);
+}
+
 struct store_stats *managed_stats(struct pool *pool)
 {
 	return &managed_of(pool)->stats;

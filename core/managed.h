@@ -129,6 +129,9 @@ int managed_find(const struct pool *pool, uint64_t id, struct managed_region *re
 
 /* cache_map: 0, or -ENOENT: it has no cache. */
 int managed_map(const struct pool *pool, uint64_t id, struct cache_cell *cells, unsigned count);
+/* cache_runs: how many, or -ENOENT: it has no cache. */
+int managed_runs(const struct pool *pool, uint64_t id, uint64_t off, uint64_t len,
+    struct cache_run *runs, unsigned max);
 
 /* Counters of all data requests of frontends. */
 struct store_stats *managed_stats(struct pool *pool);

@@ -162,8 +162,9 @@ const char *nbd_export_printable(const struct nbd_name *name, char buf[NBD_TEXT_
 	return buf;
 }
 
-/* The first region of a pool. */
-static int first_region(struct pool *pool, struct nbd_found *found)
+/* How many regions a pool has: 0, 1, or 2 for more; found is the first.  Asks nobody beyond the pool, as STATFS
+ * would: a file system that does not answer must not stop the loop. */
+static unsigned count_regions(struct pool *pool, struct nbd_found *found)
 {
 	uint64_t data[(sizeof(struct pool_dirent) + POOL_NAME_MAX + 8) / 8 + 1];
 	struct pool_req req = {.op = POOL_LIST, .data = data, .len = sizeof(data)};
@@ -171,29 +172,24 @@ static int first_region(struct pool *pool, struct nbd_found *found)
 	int rc = nbd_export_look(pool, &req);
 
 	if (rc || req.ret_len == 0)
-		return -ENOENT;
+		return 0;
 	memcpy(found->region, ent + 1, ent->name_len);
 	found->region[ent->name_len] = 0;
 	found->attr = ent->attr;
 	found->pool = pool;
-	return 0;
+	return req.ret_cookie || req.ret_len > sizeof(*ent) + (ent->name_len + 7) / 8 * 8 ? 2 : 1;
 }
 
 /* The only region that there is. */
 static int find_only(struct server *server, struct nbd_found *found)
 {
-	struct pool *pool, *with = NULL;
-	uint64_t regions = 0;
+	struct nbd_found other;
+	struct pool *pool;
+	unsigned count = 0;
 
-	for (unsigned i = 0; (pool = server_pool_at(server, i)); i++) {
-		struct pool_req req = {.op = POOL_STATFS};
-
-		if (nbd_export_look(pool, &req) == 0 && req.statfs.regions) {
-			regions += req.statfs.regions;
-			with = pool;
-		}
-	}
-	return regions == 1 ? first_region(with, found) : -ENOENT;
+	for (unsigned i = 0; count < 2 && (pool = server_pool_at(server, i)); i++)
+		count += count_regions(pool, count ? &other : found);
+	return count == 1 ? 0 : -ENOENT;
 }
 
 static int find_in_pool(struct pool *pool, const char *region, struct nbd_found *found)
@@ -217,7 +213,7 @@ static int find_single(struct server *server, const char *name, struct nbd_found
 {
 	struct pool *pool = server_pool(server, name);
 
-	return pool && pool->fixed ? first_region(pool, found) : -ENOENT;
+	return pool && pool->fixed && count_regions(pool, found) ? 0 : -ENOENT;
 }
 
 /* POOL/REGION, POOL/REGION/ro, or POOL/ro of a pool that is one region; cuts the text up. */

@@ -2,7 +2,7 @@
  *
  * What the files of the NBD server share: nbd_client.c (the connection), nbd_option.c and nbd_list.c (the
  * handshake), nbd_export.c (names and regions), nbd_cmd.c (commands' memory and replies), nbd_io.c (what they
- * do).  Everything runs on the connection's loop.
+ * do), nbd_status.c (BLOCK_STATUS, and CACHE of what is elsewhere).  Everything runs on the connection's loop.
  */
 #ifndef REMRAM_EXPORT_NBD_INT_H
 #define REMRAM_EXPORT_NBD_INT_H
@@ -11,6 +11,7 @@
 #include "core/conn.h"
 #include "core/log.h"
 #include "core/pool.h"
+#include "core/residence.h"
 #include "core/store.h"
 #include "export/nbd_client.h"
 #include "export/nbd_wire.h"
@@ -106,6 +107,9 @@ struct nbd_cmd {
 	struct store *lender; /* a loan of off, len to end; or NULL */
 	struct store_req sreq;
 	struct loop_task task; /* the next step */
+	struct residence_req residence; /* BLOCK_STATUS, CACHE */
+	struct loop_timer again; /* CACHE: asks whether it is there now */
+	unsigned asked; /* how often it has */
 	/* Of the first part. */
 	struct nbd_request request;
 	unsigned undone; /* parts that the store has not completed */
@@ -182,5 +186,16 @@ void nbd_cmd_send(struct nbd_cmd *part);
 void nbd_io_start(struct nbd_cmd *cmd);
 /* A part of a WRITE is there. */
 void nbd_io_write(struct nbd_cmd *part);
+/* Has the region's store do something with a part. */
+void nbd_io_submit(struct nbd_cmd *part, enum store_op op, unsigned flags, uint64_t off,
+    uint64_t len, store_done_fn *done);
+
+/* ---- nbd_status.c ---- */
+
+/* The contexts of enum nbd_context that exports here have. */
+unsigned nbd_status_contexts(const struct nbd_client *nc);
+void nbd_status_start(struct nbd_cmd *cmd);
+/* Carries out a CACHE, if the region's residence can; else false. */
+bool nbd_status_pull(struct nbd_cmd *cmd);
 
 #endif

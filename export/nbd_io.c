@@ -9,8 +9,9 @@
  *   FLUSH         STORE_FLUSH: all clients of a region share its store, so it covers the writes of all
  *   TRIM          STORE_ZERO
  *   WRITE_ZEROES  STORE_ZERO; with NO_HOLE STORE_ALLOC, then STORE_ZERO that keeps the space
- *   CACHE         STORE_READ of all of it, dropped: a store that has it elsewhere brings it near
- *   BLOCK_STATUS  STORE_EXTENTS
+ *   CACHE         STORE_READ of all of it, dropped: a store that has it elsewhere brings it near; or what the
+ *                 region's residence can do
+ *   BLOCK_STATUS  nbd_status.c
  *
  * Commands whose length is not bounded go step by step, each step a task of its own, so that the others on
  * the loop get their turn.
@@ -27,26 +28,15 @@
 
 enum {
 	ZERO_STEP = 256 << 20, /* bytes: some 100 µs for memory */
-	STATUS_EXTENTS = 384, /* in one answer */
 	TRIM_MIN = 2 * STORE_BLOCK, /* shorter reads are not looked at for zeros at their ends */
 };
-
-/* A BLOCK_STATUS looks at no more than this: it says so by a shorter answer. */
-#define STATUS_MAX ((uint64_t)64 << 30)
-
-enum { STATE_HOLE = 1, STATE_ZERO = 2, STATE_RESIDENT = 1 };
-
-_Static_assert(STATUS_EXTENTS * sizeof(struct extent) + NBD_EXT_CHUNK_LEN + 8 +
-		       STATUS_EXTENTS * 16 + 2 * (NBD_EXT_CHUNK_LEN + 8 + 16) <=
-		   SERVER_SMALL,
-    "an answer's extents and its bytes fit into a small buffer");
 
 static struct nbd_cmd *cmd_of(struct store_req *sreq)
 {
 	return (struct nbd_cmd *)((char *)sreq - offsetof(struct nbd_cmd, sreq));
 }
 
-static void submit(struct nbd_cmd *part, enum store_op op, unsigned flags, uint64_t off,
+void nbd_io_submit(struct nbd_cmd *part, enum store_op op, unsigned flags, uint64_t off,
     uint64_t len, store_done_fn *done)
 {
 	struct store_req *sreq = &part->sreq;
@@ -228,7 +218,7 @@ static void start_read(struct nbd_cmd *cmd)
 	/* The last one may take all of them along. */
 	for (struct nbd_cmd *part = cmd, *next; part; part = next) {
 		next = part->next;
-		submit(part, STORE_READ, STORE_LEND, part->off, part->len, read_done);
+		nbd_io_submit(part, STORE_READ, STORE_LEND, part->off, part->len, read_done);
 	}
 }
 
@@ -247,7 +237,7 @@ static void write_done(struct store_req *sreq, int err)
 
 void nbd_io_write(struct nbd_cmd *part)
 {
-	submit(part, STORE_WRITE, fua(part->head), part->off, part->len, write_done);
+	nbd_io_submit(part, STORE_WRITE, fua(part->head), part->off, part->len, write_done);
 }
 
 /* ---- commands that go step by step ---- */
@@ -291,11 +281,11 @@ static void step(struct nbd_cmd *cmd)
 	uint64_t len = step_len(cmd);
 
 	if (cmd->request.type == NBD_C_CACHE)
-		submit(cmd, STORE_READ, STORE_LEND, cmd->off, len, step_done);
+		nbd_io_submit(cmd, STORE_READ, STORE_LEND, cmd->off, len, step_done);
 	else if (keep && !cmd->allocated)
-		submit(cmd, STORE_ALLOC, STORE_KEEP, cmd->off, len, step_done);
+		nbd_io_submit(cmd, STORE_ALLOC, STORE_KEEP, cmd->off, len, step_done);
 	else
-		submit(
+		nbd_io_submit(
 		    cmd, STORE_ZERO, fua(cmd) | (keep ? STORE_KEEP : 0), cmd->off, len, step_done);
 }
 
@@ -310,6 +300,8 @@ static void start_steps(struct nbd_cmd *cmd)
 		nbd_cmd_answer(cmd, cmd->request.len ? -EIO : 0);
 		return;
 	}
+	if (cmd->request.type == NBD_C_CACHE && nbd_status_pull(cmd))
+		return;
 	cmd->allocated = false;
 	cmd->task.run = step_task;
 	step(cmd);
@@ -320,95 +312,6 @@ static void start_steps(struct nbd_cmd *cmd)
 static void flush_done(struct store_req *sreq, int err)
 {
 	nbd_cmd_answer(cmd_of(sreq), err);
-}
-
-/* ---- BLOCK_STATUS ---- */
-
-static uint8_t *put_status(uint8_t *p, const struct nbd_cmd *cmd, uint32_t id, bool last,
-    const struct extent *extents, unsigned count, uint32_t (*state)(uint32_t flags))
-{
-	enum nbd_mode mode = cmd->nc->mode;
-	bool extended = mode == NBD_EXTENDED;
-	uint16_t flags = last ? NBD_CHUNK_DONE : 0;
-
-	p = nbd_wire_chunk(p, mode, &cmd->request,
-	    extended ? NBD_CHUNK_STATUS_EXT : NBD_CHUNK_STATUS, flags,
-	    (extended ? 8 : 4) + count * (extended ? 16 : 8));
-	p = nbd_put32(p, id);
-	if (extended)
-		p = nbd_put32(p, count);
-	for (unsigned i = 0; i < count; i++) {
-		if (extended) {
-			p = nbd_put64(p, extents[i].len);
-			p = nbd_put64(p, state(extents[i].flags));
-		} else {
-			p = nbd_put32(p, (uint32_t)extents[i].len);
-			p = nbd_put32(p, state(extents[i].flags));
-		}
-	}
-	return p;
-}
-
-static uint32_t allocation_state(uint32_t flags)
-{
-	return flags & EXTENT_HOLE ? STATE_HOLE | STATE_ZERO : 0;
-}
-
-static uint32_t resident_state(uint32_t flags)
-{
-	return STATE_RESIDENT;
-}
-
-static uint32_t dirty_state(uint32_t flags)
-{
-	return 0;
-}
-
-/* A chunk for each context; extents may be those of allocation only. */
-static void send_status(struct nbd_cmd *cmd, const struct extent *extents, unsigned count)
-{
-	const struct extent all = {.off = cmd->off, .len = cmd->request.len};
-	unsigned contexts = cmd->nc->contexts;
-	uint8_t *begin = (uint8_t *)cmd->buf + STATUS_EXTENTS * sizeof(struct extent), *p = begin;
-
-	if (contexts & NBD_ALLOCATION)
-		p = put_status(
-		    p, cmd, 1, contexts == NBD_ALLOCATION, extents, count, allocation_state);
-	if (contexts & NBD_RESIDENT)
-		p = put_status(p, cmd, 2, !(contexts & NBD_DIRTY), &all, 1, resident_state);
-	if (contexts & NBD_DIRTY)
-		p = put_status(p, cmd, 3, true, &all, 1, dirty_state);
-	cmd->out.iov[0] = (struct iovec){begin, (size_t)(p - begin)};
-	cmd->out.iov_count = 1;
-	cmd->unsent = 1;
-	nbd_cmd_send(cmd);
-}
-
-static void status_done(struct store_req *sreq, int err)
-{
-	struct nbd_cmd *cmd = cmd_of(sreq);
-
-	if (err)
-		nbd_cmd_answer(cmd, err);
-	else
-		send_status(cmd, sreq->extents, sreq->ret_extents);
-}
-
-static void start_status(struct nbd_cmd *cmd)
-{
-	uint64_t len = cmd->len < STATUS_MAX ? cmd->len : STATUS_MAX;
-
-	if (!cmd->nc->contexts) {
-		nbd_cmd_answer(cmd, -EINVAL);
-		return;
-	}
-	if (!(cmd->nc->contexts & NBD_ALLOCATION)) {
-		send_status(cmd, NULL, 0);
-		return;
-	}
-	cmd->sreq.extents = cmd->buf;
-	cmd->sreq.extents_max = cmd->request.flags & NBD_F_REQ_ONE ? 1 : STATUS_EXTENTS;
-	submit(cmd, STORE_EXTENTS, 0, cmd->off, len, status_done);
 }
 
 /* ---- all of them ---- */
@@ -423,10 +326,10 @@ void nbd_io_start(struct nbd_cmd *cmd)
 		nbd_cmd_answer(cmd, 0);
 		break;
 	case NBD_C_FLUSH:
-		submit(cmd, STORE_FLUSH, 0, 0, 0, flush_done);
+		nbd_io_submit(cmd, STORE_FLUSH, 0, 0, 0, flush_done);
 		break;
 	case NBD_C_BLOCK_STATUS:
-		start_status(cmd);
+		nbd_status_start(cmd);
 		break;
 	default: /* TRIM, WRITE_ZEROES, CACHE */
 		start_steps(cmd);

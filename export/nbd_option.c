@@ -340,6 +340,7 @@ static void run_meta(struct nbd_client *nc)
 		contexts = NBD_ALLOCATION | NBD_RESIDENT | NBD_DIRTY;
 	for (unsigned i = 0; i < meta.kept; i++)
 		contexts |= query_contexts(&meta.queries[i], listing);
+	contexts &= nbd_status_contexts(nc);
 	for (unsigned i = 0; i < NBD_CONTEXTS; i++) {
 		if (!(contexts & 1u << i))
 			continue;

@@ -62,6 +62,7 @@ struct server {
 	uint8_t instance[16], boot[16];
 	struct sessions *sessions;
 	struct nbd_exports *nbd_exports;
+	struct residence *residence;
 	unsigned loop_count;
 	unsigned listener_count;
 	struct listener listeners[LISTENERS_MAX];
@@ -106,6 +107,11 @@ struct sessions *server_sessions(struct server *server)
 struct nbd_exports *server_nbd_exports(struct server *server)
 {
 	return server->nbd_exports;
+}
+
+struct residence *server_residence(const struct server *server)
+{
+	return server->residence;
 }
 
 const uint8_t *server_instance(const struct server *server)
@@ -410,6 +416,7 @@ int server_create(const struct server_conf *conf, struct server **ret_server, st
 		rc = err_set(err, -ENOMEM, "out of memory for the server");
 	server->pools = conf->pools;
 	server->pool_count = conf->pool_count;
+	server->residence = conf->residence;
 	server->loop_count = conf->threads < LOOPS_MAX ? conf->threads : LOOPS_MAX;
 	if (rc == 0 && (getrandom(server->instance, 16, 0) != 16 || read_boot(server->boot)))
 		rc = err_set(

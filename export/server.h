@@ -26,6 +26,7 @@ struct peer_req;
 struct nbd_client;
 struct nbd_cmd;
 struct nbd_exports;
+struct residence;
 struct share;
 
 struct server_conf {
@@ -33,6 +34,8 @@ struct server_conf {
 	unsigned spin_us;
 	struct pool **pools; /* kept; all are core/local_pool's */
 	unsigned pool_count;
+	struct residence
+	    *residence; /* kept; of all their regions.  NULL: they are resident, none is dirty */
 };
 
 int server_create(const struct server_conf *conf, struct server **ret_server, struct err *err);
@@ -96,6 +99,7 @@ struct pool *server_pool_at(struct server *server, unsigned idx);
 void server_pool_names(struct server *server, char *buf, size_t room);
 struct sessions *server_sessions(struct server *server);
 struct nbd_exports *server_nbd_exports(struct server *server);
+struct residence *server_residence(const struct server *server);
 /* Random, of this process; and of this boot of the kernel. */
 const uint8_t *server_instance(const struct server *server);
 const uint8_t *server_boot(const struct server *server);

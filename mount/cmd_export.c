@@ -3,7 +3,8 @@
  * `remram export`: serves one region over NBD, in the foreground, until SIGTERM or SIGINT: any place that a
  * URI names (memory:, file:, …), or a file, which may be a region of a mount.
  *
- * It is the donor's server (export/server.h) with a pool of one region and no clients but NBD's.
+ * It is the donor's server (export/server.h) with a pool of one region and no clients but NBD's.  What a mount
+ * knows of its regions, clients are told (mount/file_residence.h).
  * Exit codes: 0 orderly end, 1 wrong usage, 2 could not start or not end in order.
  */
 #include "mount/cmd.h"
@@ -23,6 +24,7 @@
 #include "core/workers.h"
 #include "export/address.h"
 #include "export/server.h"
+#include "mount/file_residence.h"
 
 enum { EXIT_USAGE = 1, EXIT_START = 2, WORKERS = 4, THREADS_MAX = 64, NBD_PORT = 10809 };
 
@@ -79,10 +81,12 @@ const struct opt cmd_export_options[] = {
 struct exporter {
 	char uri[URI_TEXT_MAX];
 	char name[POOL_NAME_MAX + 1];
+	char *path; /* NULL: the source is a URI */
 	struct address *addresses;
 	unsigned address_count;
 	struct workers *workers;
 	struct pool *pool;
+	struct residence *residence;
 	struct server *server;
 };
 
@@ -123,7 +127,7 @@ static int set_path(struct exporter *ex, const char *text, struct err *err)
 	}
 	rc = path_uri(path, ex->uri);
 	snprintf(ex->name, sizeof(ex->name), "%s", strrchr(path, '/') + 1);
-	free(path);
+	ex->path = path;
 	return rc ? err_set(err, rc, "%s: the path is too long", text) : 0;
 }
 
@@ -191,6 +195,22 @@ static int open_pool(struct exporter *ex, const struct export_args *args, struct
 	return rc;
 }
 
+/* After the pool: it keeps the file open. */
+static int open_residence(struct exporter *ex, struct err *err)
+{
+	struct err why;
+	int rc;
+
+	if (!ex->path)
+		return 0;
+	rc = file_residence_create(ex->path, &ex->residence, &why);
+	if (rc)
+		*err = why;
+	else if (why.code)
+		log_warn("%s; clients are not told what of it is resident or dirty", why.text);
+	return rc;
+}
+
 static unsigned processors(void)
 {
 	cpu_set_t set;
@@ -221,6 +241,9 @@ static int start(
 	if (rc == 0)
 		rc = open_pool(ex, args, err);
 	if (rc == 0)
+		rc = open_residence(ex, err);
+	conf.residence = ex->residence;
+	if (rc == 0)
 		rc = server_create(&conf, &ex->server, err);
 	for (unsigned i = 0; i < ex->address_count && rc == 0; i++)
 		rc = server_listen(ex->server, SERVER_NBD, &ex->addresses[i], err);
@@ -232,6 +255,7 @@ static int start(
 static void finish(struct exporter *ex)
 {
 	server_destroy(ex->server);
+	file_residence_destroy(ex->residence);
 	if (ex->pool)
 		pool_destroy(ex->pool);
 	workers_destroy(ex->workers);
@@ -269,6 +293,7 @@ static int serve(const struct export_args *args, const char *source)
 	else
 		log_error("requests were still in flight after a long wait");
 	free(ex.addresses);
+	free(ex.path);
 	log_stop();
 	if (rc)
 		return cmd_fail(EXIT_START, &err);

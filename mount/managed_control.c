@@ -58,6 +58,7 @@ struct managed_control {
 	struct task tasks[MANAGED_CONTROL_TASKS];
 	/* Room for what one answer needs. */
 	struct cache_cell cells[MAP_CELLS_MAX];
+	struct cache_run runs[MANAGED_JSON_RUNS];
 	struct pull_range ranges[MANAGED_CONTROL_RANGES];
 	struct pull_range recorded[MANAGED_RECORD_MAX];
 };
@@ -280,6 +281,20 @@ static int ask_map(struct managed_control *mc, const char *args, struct text *te
 	return managed_json_map(text, mc->pool, id, mc->cells, count, err);
 }
 
+static int ask_runs(
+    struct managed_control *mc, const char *args, struct text *text, struct err *err)
+{
+	const char *rest = args;
+	uint64_t id, off, len;
+	int end = 0, res = split_id(args, &id, &rest, err);
+
+	if (res)
+		return res;
+	if (sscanf(rest, "%" SCNu64 " %" SCNu64 "%n", &off, &len, &end) != 2 || rest[end])
+		return err_set(err, -EINVAL, "not an offset and a length");
+	return managed_json_runs(text, mc->pool, id, off, len, mc->runs, err);
+}
+
 static int no_cache(uint64_t id, int res, struct err *err)
 {
 	if (res == -E2BIG)
@@ -397,6 +412,7 @@ static const struct {
 	bool to_the_end; /* also when the mount is ending */
 } requests[] = {
     {"map ", ask_map, true},
+    {"runs ", ask_runs, true},
     {"pull ", ask_pull, false},
     {"push ", ask_push, false},
     {"task ", ask_task, true},

@@ -4,6 +4,7 @@
  * region's inode number, RANGES is text as core/pull_order.h has it, at most MANAGED_CONTROL_RANGES of them:
  *
  *   map ID CELLS        → one JSON object (mount/managed_json.h); 1 to MAP_CELLS_MAX cells
+ *   runs ID OFF LEN     → one JSON object (mount/managed_json.h): what of these bytes is resident, and dirty
  *   pull ID RANGES      → "ok TASK": fetches them, those with the highest priority first
  *   push ID RANGES      → "ok TASK": pushes what is dirty there and flushes the donor
  *   task TASK           → {"state":"running" or "done","errno":N,"error":TEXT,"total":BYTES,"left":BYTES}; with

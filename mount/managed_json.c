@@ -175,3 +175,18 @@ int managed_json_map(struct text *text, const struct pool *pool, uint64_t id,
 	text_put(text, "]}");
 	return 0;
 }
+
+int managed_json_runs(struct text *text, const struct pool *pool, uint64_t id, uint64_t off,
+    uint64_t len, struct cache_run runs[MANAGED_JSON_RUNS], struct err *err)
+{
+	int count = managed_runs(pool, id, off, len, runs, MANAGED_JSON_RUNS);
+
+	if (count < 0)
+		return err_set(err, count, "region %" PRIu64 " has no cache", id);
+	text_put(text, "{\"id\":\"%" PRIu64 "\",\"runs\":[", id);
+	for (int i = 0; i < count; i++)
+		text_put(text, "%s[%" PRIu64 ",%d,%d]", i ? "," : "", runs[i].len, runs[i].resident,
+		    runs[i].dirty);
+	text_put(text, "]}");
+	return 0;
+}

@@ -33,4 +33,9 @@ void managed_json_regions(struct text *text, const struct pool *pool, size_t kee
 int managed_json_map(struct text *text, const struct pool *pool, uint64_t id,
     struct cache_cell *cells, unsigned count, struct err *err);
 
+/* {"id":ID,"runs":[[LEN,RESIDENT,DIRTY],…]}: bytes, then 0 or 1 each.  0, or -ENOENT: the region has no cache. */
+enum { MANAGED_JSON_RUNS = 512 };
+int managed_json_runs(struct text *text, const struct pool *pool, uint64_t id, uint64_t off,
+    uint64_t len, struct cache_run runs[MANAGED_JSON_RUNS], struct err *err);
+
 #endif

@@ -38,7 +38,7 @@ EXCEPTIONS=(
 declare -A LEVEL=(
 	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0 [crc32c]=0 [sqlite]=0
 	[loop]=1 [conn]=1 [workers]=1
-	[store]=2 [blk]=2 [fault]=2 [backend]=2
+	[store]=2 [residence]=2 [blk]=2 [fault]=2 [backend]=2
 	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3
 	[window]=2 [pull_order]=1 [cache]=3 [puller]=3 [pusher]=3
 	[cache_dir]=3 [cache_db]=3 [cache_data]=3 [cache_index]=3 [rescue]=3
