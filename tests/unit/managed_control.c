@@ -276,6 +276,26 @@ START_TEST(pushing)
 }
 END_TEST
 
+START_TEST(runs)
+{
+	uint64_t id;
+	struct handle *handle = with_region(&id);
+	unsigned long long ids = id;
+
+	ask("pull %llu 64K-128K", ids);
+	ck_assert_int_eq(task_result(), 0);
+	ck_assert_int_eq(rig_write(top.loop, &handle->store, 512 * 1024, data, 5000, 0), 0);
+	ck_assert_str_eq(strstr(ask("runs %llu 0 %u", ids, MIB), "["),
+	    "[[65536,0,0],[65536,1,0],[393216,0,0],[8192,1,1],[516096,0,0]]}");
+	parsed();
+	ck_assert_uint_eq(json_u64(json_find(doc, "id"), 0), id);
+	ck_assert_str_eq(strstr(ask("runs %llu 70000 100", ids), "["), "[[100,1,0]]}");
+	ck_assert_str_eq(strstr(ask("runs %llu 1048570 1000", ids), "["), "[[6,0,0]]}");
+	ck_assert_str_eq(strstr(ask("runs %llu 1048576 1", ids), "["), "[]}");
+	client_close_handle(&top, handle);
+}
+END_TEST
+
 START_TEST(recording)
 {
 	uint64_t id;
@@ -335,9 +355,10 @@ END_TEST
 START_TEST(mistakes)
 {
 	static const char *const lines[] = {"pull ", "pull x 0-", "pull 7 ", "pull 7 x",
-	    "pull 7 0-1,", "push 7", "map 7 0", "map 7 4097", "map 7 4x", "map 7 8", "task 0",
-	    "task x", "task 99", "cancel 99", "keep 7 0-", "record 7 perhaps", "record 7 on",
-	    "recorded 7 x", "recorded 7 0", "evict 7"};
+	    "pull 7 0-1,", "push 7", "map 7 0", "map 7 4097", "map 7 4x", "map 7 8", "runs 7",
+	    "runs 7 0", "runs 7 0 1", "runs 7 0 1x", "task 0", "task x", "task 99", "cancel 99",
+	    "keep 7 0-", "record 7 perhaps", "record 7 on", "recorded 7 x", "recorded 7 0",
+	    "evict 7"};
 	char long_line[CONTROL_LINE_MAX] = "pull 7 0-1";
 
 	for (unsigned i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
@@ -393,6 +414,7 @@ int main(void)
 	tcase_add_test(tc, pulling_and_evicting);
 	tcase_add_test(tc, keeping);
 	tcase_add_test(tc, pushing);
+	tcase_add_test(tc, runs);
 	tcase_add_test(tc, recording);
 	tcase_add_test(tc, many_tasks);
 	tcase_add_test(tc, mistakes);
