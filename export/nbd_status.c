@@ -12,6 +12,7 @@
  */
 #include "export/nbd_int.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 
@@ -158,6 +159,7 @@ static void send_status(struct nbd_cmd *cmd)
 			p = put_status(
 			    p, cmd, i + 1, contexts >> i == 1, states, of[i](cmd, states));
 	}
+	assert(p <= (uint8_t *)cmd->buf + SERVER_SMALL);
 	cmd->out.iov[0] = (struct iovec){begin, (size_t)(p - begin)};
 	cmd->out.iov_count = 1;
 	cmd->unsent = 1;
