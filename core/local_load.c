@@ -206,6 +206,7 @@ static int load_single(struct local_pool *lp, const struct local_pool_conf *conf
 	local_adopt(lp, region);
 	region_table_insert(&lp->table, region);
 	lp->pool.fixed = true;
+	lp->pool.elsewhere = lp->backend->ops->link;
 	return 0;
 }
 

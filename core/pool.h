@@ -201,6 +201,7 @@ struct pool {
 	const char *name; /* for messages; constant */
 	uint64_t size_max; /* bytes: no region can become larger */
 	bool fixed; /* exactly one region: nothing can be created, removed or renamed */
+	bool elsewhere; /* its bytes are at a server that its backend asks for each of them */
 	uint32_t lease_ms; /* how long a session that is not heard of keeps its leases */
 	/* Optional, set by the user of the pool before it opens anything: another session has changed the
 	 * bytes of a region that is open here: what is cached of it may be old.  Of many changes at least

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * BLOCK_STATUS: which bytes are allocated (the store says), resident and dirty (the region's residence says, see
- * core/residence.h; where there is none they all are resident, and none is dirty).  And CACHE, where a residence
- * can have bytes fetched.
+ * core/residence.h; where there is none they are resident, unless the pool's bytes are elsewhere, and not dirty).
+ * And CACHE, where a residence can have bytes fetched.
  *
  *   BLOCK_STATUS   STORE_EXTENTS if base:allocation was chosen ─► look if one of the others was ─► a chunk for each
  *                  context.  Extents are merged for each by itself: contexts end at different offsets.
@@ -102,7 +102,8 @@ static unsigned resident(const struct nbd_cmd *cmd, struct state *states)
 	unsigned count = 0;
 
 	if (!asks(cmd))
-		return add(states, 0, cmd->request.len, STATE_RESIDENT);
+		return add(states, 0, cmd->request.len,
+		    cmd->nc->found.pool->elsewhere ? 0 : STATE_RESIDENT);
 	for (unsigned i = 0; i < cmd->residence.ret_count; i++)
 		count = add(states, count, runs[i].len, runs[i].resident ? STATE_RESIDENT : 0);
 	return count;

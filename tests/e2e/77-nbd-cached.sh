@@ -169,6 +169,14 @@ is "dirty" "$(map remram:dirty)" "0 33554432 0;"
 is "CACHE reads it" "$(nbdcmd cache 0 32M)" ok
 export_stop
 
+step "an NBD server's bytes are not here"
+job "$REMRAM" export "nbd+unix:///ram/work?socket=$T/donor.nbd" --name work --nbd "unix:$SOCKET"
+EXPORT=$JOB
+eventually 10 "remram export listens" test -S "$SOCKET"
+is "resident" "$(map remram:resident)" "0 33554432 0;"
+is "CACHE reads it" "$(nbdcmd cache 0 32M)" ok
+export_stop
+
 step "what is in the donor's pool is there, and so is a plain file"
 SOCKET=$T/donor.nbd
 is "resident" "$(run nbdinfo --map=remram:resident "nbd+unix:///ram/work?socket=$SOCKET" | awk '{ print $1, $2, $3 }')" "0 33554432 1"
