@@ -97,7 +97,7 @@ step "a hundred extents and more: clients ask on"
 run "$REMRAM" evict -q "$M/work"
 commands=(cache 0 4096)
 for ((i = 1; i < 200; i++)); do
-	commands+=(, cache $((i * 65536)) 4096)
+	commands+=("," cache $((i * 65536)) 4096)
 done
 is "200 CACHEs" "$(nbdcmd "${commands[@]}" | sort | uniq -c)" "    200 ok"
 is "extents" "$(map remram:resident | tr ';' '\n' | grep -c ' 1$')" 200
