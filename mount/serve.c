@@ -110,23 +110,6 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	return daemon->err.code;
 }
 
-/* With local copies: the directory first, as it has a say in the hello; then the donor; the copies over it. */
-static int open_cached(struct daemon *daemon, struct err *err)
-{
-	uint8_t uuid[POOL_IDENTITY_LEN];
-	int rc = caching_create(daemon->conf, daemon->loop, &daemon->caching, err);
-
-	if (rc == 0)
-		rc = open_donor(daemon, err);
-	if (rc)
-		return rc;
-	peer_pool_uuid(daemon->donor, uuid);
-	rc = caching_start(daemon->caching, daemon->donor, uuid, &daemon->pool, err);
-	if (rc == 0)
-		daemon->stats = managed_stats(daemon->pool);
-	return rc;
-}
-
 static int open_backend(struct daemon *daemon, struct err *err)
 {
 	struct local_pool_conf conf = {
@@ -139,30 +122,75 @@ static int open_backend(struct daemon *daemon, struct err *err)
 	int rc = workers_create(WORKERS, &daemon->workers, err);
 
 	if (rc == 0)
-		rc = local_pool_create(&conf, daemon->workers, &daemon->pool, err);
+		rc = local_pool_create(&conf, daemon->workers, &daemon->backend, err);
 	if (rc)
 		return rc;
+	daemon->pool = daemon->backend;
 	daemon->stats = local_pool_stats(daemon->pool);
 	/* A server on this machine has to be woken for each answer: polling would take the processor from it, on
 	 * which it would otherwise be woken at once. */
-	if (local_pool_link(daemon->pool, &link) && link.here &&
+	if (local_pool_link(daemon->backend, &link) && link.here &&
 	    !opts_given(&daemon->conf->opts, "spin_us"))
 		loop_set_spin(daemon->loop, 0);
 	return 0;
+}
+
+static int start_cache(
+    struct daemon *daemon, const uint8_t uuid[POOL_IDENTITY_LEN], struct err *err)
+{
+	int rc = caching_start(daemon->caching, daemon->pool, uuid, &daemon->pool, err);
+
+	if (rc == 0) {
+		daemon->cached = true;
+		daemon->stats = managed_stats(daemon->pool);
+	}
+	return rc;
+}
+
+/* With local copies: the directory first, as it has a say in the hello; then the donor; the copies over it. */
+static int open_cached_donor(struct daemon *daemon, struct err *err)
+{
+	uint8_t uuid[POOL_IDENTITY_LEN];
+	int rc = caching_create(daemon->conf, daemon->loop, &daemon->caching, err);
+
+	if (rc == 0)
+		rc = open_donor(daemon, err);
+	if (rc)
+		return rc;
+	peer_pool_uuid(daemon->donor, uuid);
+	return start_cache(daemon, uuid, err);
+}
+
+/* The same for an NBD server.  What is here needs no copy; and an export may have changed since a copy of an
+ * earlier mount was made, which nobody tells: a copy of it lives as long as the mount. */
+static int open_cached_backend(struct daemon *daemon, struct err *err)
+{
+	const struct mount_conf *conf = daemon->conf;
+	int rc = open_backend(daemon, err);
+
+	if (rc)
+		return rc;
+	if (!daemon->backend->elsewhere)
+		return err_set(err, -EINVAL,
+		    "%s: option 'cache' is for what is elsewhere (HOST:/POOL, nbd://…): what is here "
+		    "already needs no copy",
+		    conf->source.text);
+	if (strcmp(conf->cache, "memory") != 0)
+		return err_set(err, -EINVAL,
+		    "%s: a copy in a directory would outlive the mount, and an NBD server cannot tell "
+		    "whether its export was changed meanwhile: use cache=memory",
+		    conf->source.text);
+	rc = caching_create(conf, daemon->loop, &daemon->caching, err);
+	return rc ? rc : start_cache(daemon, local_pool_uuid(daemon->backend), err);
 }
 
 static int open_pool(struct daemon *daemon, struct err *err)
 {
 	const struct mount_conf *conf = daemon->conf;
 
-	if (!conf->source.is_donor && conf->cache)
-		return err_set(err, -EINVAL,
-		    "%s: option 'cache' is for the pools of donors (HOST:/POOL): what is here already needs "
-		    "no copy",
-		    conf->source.text);
-	if (!conf->source.is_donor)
-		return open_backend(daemon, err);
-	return conf->cache ? open_cached(daemon, err) : open_donor(daemon, err);
+	if (conf->source.is_donor)
+		return conf->cache ? open_cached_donor(daemon, err) : open_donor(daemon, err);
+	return conf->cache ? open_cached_backend(daemon, err) : open_backend(daemon, err);
 }
 
 /* ---- the mount ---- */
@@ -239,7 +267,7 @@ static bool is_waiting(const struct daemon *daemon)
 	struct backend_link link;
 
 	if (!daemon->donor)
-		return local_pool_link(daemon->pool, &link) && link.state == BACKEND_WAITING;
+		return local_pool_link(daemon->backend, &link) && link.state == BACKEND_WAITING;
 	peer_pool_status(daemon->donor, &status);
 	return status.state == PEER_WAITING;
 }
@@ -249,7 +277,7 @@ static void give_up(struct daemon *daemon)
 	if (daemon->donor)
 		peer_pool_give_up(daemon->donor);
 	else
-		local_pool_give_up(daemon->pool);
+		local_pool_give_up(daemon->backend);
 }
 
 /* ---- what the commands ask ---- */
@@ -409,7 +437,7 @@ static void leave(struct daemon *daemon)
 			continue;
 		if (caching_keeps(daemon->caching)) {
 			caching_give_up(daemon->caching);
-			peer_pool_give_up(daemon->donor);
+			give_up(daemon);
 		} else if (!warned) {
 			log_warn(
 			    "%s: the donor is away: waiting for it, as data that it does not have "
@@ -431,7 +459,7 @@ static void finish(struct daemon *daemon)
 		control_destroy(daemon->control);
 		return;
 	}
-	if (daemon->caching && daemon->pool != daemon->donor)
+	if (daemon->cached)
 		leave(daemon);
 	end_signals(daemon);
 	control_destroy(daemon->control);
@@ -441,7 +469,7 @@ static void finish(struct daemon *daemon)
 	if (daemon->caching)
 		caching_destroy(daemon->caching);
 	managed_control_destroy(daemon->managed_control);
-	pool_destroy(daemon->donor ? daemon->donor : daemon->pool);
+	pool_destroy(daemon->donor ? daemon->donor : daemon->backend);
 	workers_destroy(daemon->workers);
 	loop_destroy(daemon->loop);
 }

@@ -51,7 +51,7 @@ static void put_link(struct text *text, const struct daemon *daemon)
 	};
 	struct backend_link link;
 
-	if (!local_pool_link(daemon->pool, &link))
+	if (!local_pool_link(daemon->backend, &link))
 		return;
 	text_put(text, "\"connection\":{\"state\":\"%s\",\"peer\":", names[link.state]);
 	text_put_string(text, link.address);

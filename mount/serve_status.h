@@ -22,7 +22,9 @@ struct daemon {
 	struct workers *workers; /* NULL for a donor's pool */
 	struct pool *pool; /* what is served: the donor's, a local one, or caching's */
 	struct pool *donor; /* the donor's, or NULL */
+	struct pool *backend; /* a local one, or NULL */
 	struct caching *caching; /* NULL: no local copies */
+	bool cached; /* pool is caching's */
 	struct managed_control *managed_control; /* with caching */
 	bool first_is_here, left; /* pull_first= is done; caching has ended */
 	struct store_stats *stats; /* of all data requests */
