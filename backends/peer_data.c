@@ -109,7 +109,7 @@ void peer_data_done(struct peer *peer, struct peer_slot *slot, int err)
 	store_complete(req, err);
 }
 
-int peer_data_read(struct conn *conn, const struct frame_rep *rep, struct store_req *req)
+static inline int read_result(struct conn *conn, const struct frame_rep *rep, struct store_req *req)
 {
 	if (rep->flags & FRAME_F_ZEROS) {
 		if (rep->payload)
@@ -124,13 +124,18 @@ int peer_data_read(struct conn *conn, const struct frame_rep *rep, struct store_
 	return rep->payload == req->len ? 0 : -EPROTO;
 }
 
+int peer_data_read(struct conn *conn, const struct frame_rep *rep, struct store_req *req)
+{
+	return read_result(conn, rep, req);
+}
+
 int peer_data_result(struct peer *peer, struct store_req *req)
 {
 	const struct frame_rep *rep = &peer->rep;
 
 	switch (req->op) {
 	case STORE_READ:
-		return peer_data_read(peer->conn, rep, req);
+		return read_result(peer->conn, rep, req);
 	case STORE_EXTENTS:
 		return frame_extents_get(peer->control, rep->payload, req->off, req->len,
 		    req->extents, req->extents_max, &req->ret_extents);

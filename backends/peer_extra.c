@@ -136,7 +136,6 @@ static void disconnect(struct peer_extra *extra)
 /* The request is the first connection's from now on. */
 static void slot_back(struct peer_extra *extra, struct peer_slot *slot)
 {
-	slot->via = NULL;
 	slot->busy = 0;
 	extra->in_flight--;
 	extra->peer->elsewhere--;
@@ -147,13 +146,23 @@ static void give_back(struct peer_extra *extra, bool send)
 {
 	for (struct peer_slot *slot = extra->peer->first; slot && extra->in_flight;
 	     slot = slot->next) {
-		if (slot->via != extra)
+		if (!(slot->busy & PEER_ELSEWHERE) || slot->via != extra)
 			continue;
 		slot_back(extra, slot);
 		if (send)
 			peer_slot_send(extra->peer, slot);
 	}
 	assert(extra->in_flight == 0);
+}
+
+/* Errors name the donor first, and so does the line that they go to. */
+static const char *without_address(const struct peer *peer, const char *text)
+{
+	size_t len = strlen(peer->address);
+
+	return strncmp(text, peer->address, len) == 0 && strncmp(text + len, ": ", 2) == 0
+		   ? text + len + 2
+		   : text;
 }
 
 /* The present attempt or connection has ended. */
@@ -164,12 +173,10 @@ static void extra_down(struct peer_extra *extra, const struct err *why)
 
 	disconnect(extra);
 	give_back(extra, true);
-	if (was_up)
-		log_warn("%s: connection %u of %u lost (%s): the others do its work", peer->address,
-		    extra->number, 1 + peer->extra_count, why->text);
-	else if (!extra->told)
-		log_warn("%s: connection %u of %u can't be made (%s): the others do its work",
-		    peer->address, extra->number, 1 + peer->extra_count, why->text);
+	if (was_up || !extra->told)
+		log_warn("%s: connection %u of %u %s (%s): the others do its work", peer->address,
+		    extra->number, 1 + peer->extra_count, was_up ? "lost" : "cannot be made",
+		    without_address(peer, why->text));
 	extra->told = true;
 	extra->failed = !was_up;
 	if (was_up)
@@ -361,7 +368,7 @@ static struct peer_slot *find_slot(const struct peer_extra *extra)
 {
 	struct peer_slot *slot = &extra->peer->slots[extra->rep.id % PEER_SLOTS];
 
-	if (slot->id != extra->rep.id || slot->via != extra || slot->busy != PEER_ELSEWHERE ||
+	if (slot->id != extra->rep.id || slot->busy != PEER_ELSEWHERE || slot->via != extra ||
 	    extra->rep.op != FRAME_READ)
 		return NULL;
 	return slot;

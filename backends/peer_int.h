@@ -54,13 +54,14 @@ struct peer_slot {
 	struct store_req *sreq; /* exactly one of the two is set while in flight */
 	struct pool_req *preq;
 	uint8_t *body; /* control requests: FRAME_BODY_MAX bytes */
-	uint64_t write_gen; /* FLUSH: see peer_region */
+	union {
+		uint64_t write_gen; /* FLUSH: see peer_region */
+		struct peer_extra *via; /* PEER_ELSEWHERE: the further connection that has it */
+	};
 	uint8_t busy; /* of enum peer_busy */
 	bool replayed; /* to a donor that has forgotten the session */
 	bool interrupted;
 	uint8_t header[FRAME_REQ_LEN];
-	struct peer_extra
-	    *via; /* with PEER_ELSEWHERE: the further connection that has it; else NULL */
 };
 
 struct peer_handle {
