@@ -82,6 +82,8 @@ static const char *client_who(const struct daemon *daemon, char *buf, size_t roo
 	return buf;
 }
 
+_Static_assert((int)SOURCE_CONNS_MAX <= (int)PEER_CONNS_MAX, "what is asked for can be had");
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
@@ -95,6 +97,7 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	    .identity = daemon->caching ? caching_identity(daemon->caching) : NULL,
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
+	    .conns = daemon->conf->conns,
 	    .ready = pool_ready,
 	    .ctx = daemon,
 	};
@@ -159,6 +162,11 @@ static int open_pool(struct daemon *daemon, struct err *err)
 		return err_set(err, -EINVAL,
 		    "%s: option 'cache' is for the pools of donors (HOST:/POOL): what is here already needs "
 		    "no copy",
+		    conf->source.text);
+	if (!conf->source.is_donor && opts_given(&conf->opts, "conns"))
+		return err_set(err, -EINVAL,
+		    "%s: option 'conns' is for the pools of donors (HOST:/POOL); to an NBD server's URI "
+		    "add ?conns=N",
 		    conf->source.text);
 	if (!conf->source.is_donor)
 		return open_backend(daemon, err);

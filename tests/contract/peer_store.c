@@ -119,10 +119,11 @@ static void place_open(struct contract_stack *stack)
 	stack->store = &region->store;
 }
 
-static bool place_create(struct contract_stack *stack, uint64_t size, const char *pool, bool delay)
+static bool place_create(
+    struct contract_stack *stack, uint64_t size, const char *pool, bool delay, unsigned conns)
 {
 	struct place *place = calloc(1, sizeof(*place));
-	struct client_conf conf = {.pool = pool};
+	struct client_conf conf = {.pool = pool, .conns = conns};
 
 	stack->ctx = place;
 	place->pool = pool;
@@ -135,30 +136,48 @@ static bool place_create(struct contract_stack *stack, uint64_t size, const char
 		conf.port = place->proxy.port;
 	}
 	ck_assert_int_eq(client_open(&place->client, stack->rig.loops[0], &conf, NULL), 0);
+	if (conns)
+		client_wait_conns(&place->client, conns);
 	place_open(stack);
 	return true;
 }
 
 static bool ram_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", false);
+	return place_create(stack, size, "ram", false, 0);
 }
 
 static bool disk_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "disk", false);
+	return place_create(stack, size, "disk", false, 0);
 }
 
 static bool late_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", true);
+	return place_create(stack, size, "ram", true, 0);
 }
 
 static bool fault_create_top(struct contract_stack *stack, uint64_t size)
 {
-	place_create(stack, size, "ram", false);
+	place_create(stack, size, "ram", false, 0);
 	contract_add_fault(stack);
 	return true;
+}
+
+/* Long reads over three connections. */
+static bool conns_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create(stack, size, "ram", false, 3);
+}
+
+static bool conns_disk_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create(stack, size, "disk", false, 3);
+}
+
+static bool conns_late_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create(stack, size, "ram", true, 3);
 }
 
 static void place_destroy(struct contract_stack *stack)
@@ -190,6 +209,12 @@ static const struct contract_factory *const factories[] = {
     &(struct contract_factory){"peer-late", CONTRACT_SPARSE, late_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-fault", CONTRACT_SPARSE, fault_create_top, place_destroy, NULL},
+    &(struct contract_factory){
+	"peer-conns", CONTRACT_SPARSE | CONTRACT_PIPES, conns_create, place_destroy, NULL},
+    &(struct contract_factory){
+	"peer-conns-disk", CONTRACT_SPARSE, conns_disk_create, place_destroy, place_crash},
+    &(struct contract_factory){
+	"peer-conns-late", CONTRACT_SPARSE, conns_late_create, place_destroy, NULL},
     NULL,
 };
 
