@@ -454,6 +454,39 @@ START_TEST(malformed_replies)
 }
 END_TEST
 
+/* Answers to an OPEN that are none. */
+static bool odd_open_reply(struct link *link)
+{
+	if (link->req.op != FRAME_OPEN || link->index != 1)
+		return false;
+	odds++;
+	if (bad_reply)
+		bad_reply(link);
+	link->req.id++;
+	answer_attr(link);
+	return true;
+}
+
+static void reply_close(struct link *link)
+{
+	link->req.op = FRAME_CLOSE;
+	answer(link, 0, NULL, 0);
+}
+
+START_TEST(malformed_open_replies)
+{
+	struct handle *handle;
+
+	bad_reply = _i ? reply_close : NULL;
+	handle = begin(odd_open_reply, 2);
+	client_wait_conns(&client, 2);
+	read_until(handle, &odds, 1);
+	read_until(handle, &donor.links[2].reads, 1);
+	ck_assert_uint_eq(donor.links[1].reads, 0);
+	end(handle);
+}
+END_TEST
+
 /* The first connection answers what it was not asked: it is not believed, and made again. */
 static bool odd_first(struct link *link)
 {
@@ -622,6 +655,7 @@ int main(void)
 	tcase_add_test(tc, open_is_refused);
 	tcase_add_test(tc, reads_are_refused);
 	tcase_add_loop_test(tc, malformed_replies, 0, sizeof(bad_replies) / sizeof(bad_replies[0]));
+	tcase_add_loop_test(tc, malformed_open_replies, 0, 2);
 	tcase_add_test(tc, an_answer_over_the_first);
 	tcase_add_test(tc, silence);
 	tcase_add_test(tc, the_first_is_lost_midway);
