@@ -457,8 +457,6 @@ static int extra_header(struct conn *conn, const uint8_t *header, void **ret_buf
 
 	if (frame_rep_get(header, &extra->rep, &why))
 		return -EPROTO;
-	if (extra->state == LINK_GREETING && rep->op != FRAME_HELLO)
-		return -EPROTO;
 	*ret_len = rep->payload;
 	*ret_buf = extra->control;
 	if (rep->op != FRAME_READ || rep->status || rep->payload == 0)

@@ -156,6 +156,7 @@ START_TEST(single_reads_stay)
 {
 	struct handle *handle;
 	uint8_t *buf = malloc(LEN);
+	uint64_t before;
 
 	begin("ram", false);
 	handle = client_create(&client, "r");
@@ -163,6 +164,11 @@ START_TEST(single_reads_stay)
 	for (unsigned i = 0; i < 20; i++)
 		ck_assert_int_eq(rig_read(rig.loops[0], &handle->store, 0, buf, LEN), 0);
 	ck_assert_uint_eq(striped(), 0);
+	share(handle);
+	before = striped();
+	for (unsigned i = 0; i < 20; i++)
+		ck_assert_int_eq(rig_read(rig.loops[0], &handle->store, 0, buf, LEN), 0);
+	ck_assert_uint_eq(striped(), before);
 	client_close_handle(&client, handle);
 	end();
 	free(buf);
@@ -264,8 +270,10 @@ START_TEST(handles_that_only_write)
 	fill(handle);
 	client_close_handle(&client, handle);
 	ck_assert_int_eq(client_open_region(&client, "r", POOL_WRITE, &handle), 0);
-	batch_begin(&batch, handle, LEN);
-	batch_end(&batch, -EBADF);
+	for (unsigned i = 0; i < 10; i++) {
+		batch_begin(&batch, handle, LEN);
+		batch_end(&batch, -EBADF);
+	}
 	client_close_handle(&client, handle);
 	end();
 }
