@@ -642,6 +642,34 @@ START_TEST(notices)
 }
 END_TEST
 
+/* A handle that takes long to be closed over a further connection: what needs it closed waits for that. */
+static bool odd_close(struct link *link)
+{
+	if (link->req.op == FRAME_REMOVE)
+		ck_assert_uint_eq(odds, 1);
+	if (link->req.op == FRAME_CLOSE && link->index == 1) {
+		usleep(200000);
+		odds++;
+	}
+	return false;
+}
+
+START_TEST(slow_to_close)
+{
+	struct client_req reqs[2] = {
+	    {.req = {.op = POOL_CLOSE}}, {.req = {.op = POOL_REMOVE, .name = "r"}}};
+	struct handle *handle = begin(odd_close, 2);
+
+	client_wait_conns(&client, 2);
+	read_until(handle, &donor.links[1].reads, 1);
+	reqs[0].req.handle = handle;
+	client_end(client_begin(&client, reqs, 2));
+	ck_assert_int_eq(reqs[1].err, 0);
+	ck_assert_uint_eq(odds, 1);
+	end(client_create(&client, "s"));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("peer_conns_donor");
@@ -661,6 +689,7 @@ int main(void)
 	tcase_add_test(tc, the_first_is_lost_midway);
 	tcase_add_test(tc, lost_with_an_open);
 	tcase_add_test(tc, notices);
+	tcase_add_test(tc, slow_to_close);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
