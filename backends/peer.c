@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A pool at a donor: its requests, from submit over the wire to done.  peer_data.c has what is particular to
- * those for bytes, peer_handle.c what is open, peer_link.c the connection, peer_extra.c further ones for reads.
+ * those for bytes, peer_handle.c what is open, peer_link.c the connection, peer_extra.c and
+ * peer_stripe.c further ones for reads.
  *
  * A request's states, and who moves them:
  *   waiting   no slot (or no body) was free: queued in waiting_data / waiting_control
@@ -124,7 +125,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 	if (req->op == POOL_CLOSE) {
 		assert(req->handle);
 		((struct peer_handle *)req->handle)->open = false;
-		peer_extras_close(peer, req->handle->number);
+		peer_stripe_close(peer, req->handle->number);
 		if (link_refuses(peer)) {
 			peer->orphans[req->handle->number] = true;
 			peer_handle_free(peer, req->handle);
@@ -133,7 +134,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		}
 	}
 	if (peer->waiting_control || !peer->free_slots || !peer->free_body_count ||
-	    peer_extras_owe(peer, req->op)) {
+	    peer_stripe_owe(peer, req->op)) {
 		req->next = NULL;
 		*peer->waiting_control_tail = req;
 		peer->waiting_control_tail = &req->next;
@@ -188,7 +189,7 @@ static void control_done(struct peer *peer, struct peer_slot *slot, int err, boo
 void peer_req_start_waiting(struct peer *peer)
 {
 	while (peer->waiting_control && peer->free_slots && peer->free_body_count &&
-	       !peer_extras_owe(peer, peer->waiting_control->op)) {
+	       !peer_stripe_owe(peer, peer->waiting_control->op)) {
 		struct pool_req *req = peer->waiting_control;
 
 		peer->waiting_control = req->next;

@@ -87,7 +87,7 @@ static void peer_store_submit(struct store *store, struct store_req *req)
 static void peer_striped_submit(struct store *store, struct store_req *req)
 {
 	if (req->op == STORE_READ && req->len >= PEER_LONG &&
-	    peer_extra_read((struct peer_handle *)store, req))
+	    peer_stripe_read((struct peer_handle *)store, req))
 		return;
 	peer_store_submit(store, req);
 }

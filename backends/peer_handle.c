@@ -47,7 +47,7 @@ int peer_handle_room(struct peer *peer, uint32_t number)
 	if (!orphans)
 		return -ENOMEM;
 	peer->orphans = orphans;
-	if (peer_extras_room(peer, room))
+	if (peer_stripe_room(peer, room))
 		return -ENOMEM;
 	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
 	memset(orphans + peer->handle_room, 0, (room - peer->handle_room) * sizeof(orphans[0]));

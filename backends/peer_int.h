@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What peer.c (requests), peer_data.c (those for bytes), peer_handle.c (what is open), peer_link.c (the
- * connection) and peer_extra.c (further connections, for reads) share.
+ * connection), peer_extra.c (further connections) and peer_stripe.c (what goes over them) share.
  */
 #ifndef REMRAM_BACKENDS_PEER_INT_H
 #define REMRAM_BACKENDS_PEER_INT_H
@@ -157,7 +157,7 @@ struct peer {
 	    reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
 	struct peer_region *regions;
 
-	/* Further connections (peer_extra.c). */
+	/* Further connections (peer_extra.c, peer_stripe.c). */
 	struct peer_extra *extras; /* extra_count of them */
 	unsigned extra_count; /* constant; 0: none of this is used */
 	unsigned elsewhere; /* requests with PEER_ELSEWHERE */
@@ -278,21 +278,24 @@ uint64_t link_moved(struct conn *conn);
 /* Makes room for `count` further connections, which are down; client as in struct peer_conf. 0 or -errno. */
 int peer_extras_init(struct peer *peer, unsigned count, const char *client);
 void peer_extras_fini(struct peer *peer);
-/* Makes room for handles below `room`, of which there was some for peer->handle_room: 0 or -ENOMEM. */
-int peer_extras_room(struct peer *peer, uint32_t room);
 /* The link is up: makes them. */
 void peer_extras_start(struct peer *peer);
 /* The link goes down: so do they.  Their requests are the link's, which replays them. */
 void peer_extras_stop(struct peer *peer);
 /* Their sessions are over. */
 void peer_extras_bye(struct peer *peer);
-/* Sends the READ over one of them, if that is better than to wait for the link; true: it is in flight. */
-bool peer_extra_read(struct peer_handle *ph, struct store_req *req);
-/* Handle `number` is closed by its user: theirs, too. */
-void peer_extras_close(struct peer *peer, uint32_t number);
-/* Has control request `op` to wait, since they still have handles open that their user has closed? */
-bool peer_extras_owe(const struct peer *peer, enum pool_op op);
 /* How many are up; adds the bytes that they have moved. */
 unsigned peer_extras_status(const struct peer *peer, uint64_t *bytes_in, uint64_t *bytes_out);
+
+/* peer_stripe.c; without further connections these do nothing. */
+
+/* Sends the READ over one of them, if that is better than to wait for the link; true: it is in flight. */
+bool peer_stripe_read(struct peer_handle *ph, struct store_req *req);
+/* Handle `number` is closed by its user: theirs, too. */
+void peer_stripe_close(struct peer *peer, uint32_t number);
+/* Has control request `op` to wait, since they still have handles open that their user has closed? */
+bool peer_stripe_owe(const struct peer *peer, enum pool_op op);
+/* Makes room for handles below `room`, of which there was some for peer->handle_room: 0 or -ENOMEM. */
+int peer_stripe_room(struct peer *peer, uint32_t room);
 
 #endif
