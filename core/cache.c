@@ -19,7 +19,8 @@
  *   WRITE, ZERO              EVICT, RESIZE; a FETCH that is filling, or for a part of a block
  *     of a part of an absent block: also WRITE, ZERO, FETCH; then it fetches the block itself
  *   PUSH                     PUSH, RESIZE (the chunk is held)
- *   EVICT                    nobody: a chunk in which anything is under way is not evicted
+ *   EVICT                    nobody: a chunk in which anything is under way is not evicted, nor one that
+ *                            the remote has not flushed, or that the index may call dirty (cache_commit.c)
  *   RESIZE                   everybody; who comes later waits for it
  *
  * Invariants:
@@ -32,6 +33,7 @@
  *      A chunk is punched only when both are 0.
  *   7. A chunk with dirty blocks is in the dirty list, or held until a PUSH or RESIZE of it ends.
  *   8. held, dirty and holes are the numbers of blocks in these states.
+ *   9. With an index: what a PUSH sends is in a commit that began after the PUSH had read it.
  * Everything runs on the group's loop: no locks.  Waiters are stepped from a deferred task, never from within
  * the completion that they waited for.
  */
@@ -81,14 +83,14 @@ struct cache_op *op_get(struct cache *cache, enum op_kind kind, enum op_user use
 	op->cache = cache;
 	op->kind = kind;
 	op->covering = op->exclusive = op->filling = op->keep = op->in_round = false;
-	op->hole = op->lent = op->stepping = op->again = op->missed = false;
+	op->hole = op->lent = op->doubtful = op->stepping = op->again = op->missed = false;
 	op->fill_stepping = op->fill_again = op->waited = false;
 	op->req = NULL;
 	op->handle = NULL;
 	op->buf = NULL;
 	op->queue = NULL;
 	op->pos = op->room = op->dirtying = 0;
-	op->err = 0;
+	op->err = op->commit_err = 0;
 	return op;
 }
 
@@ -303,7 +305,7 @@ void cache_check_idle(struct cache *cache)
 	}
 	call = cache->stopping;
 	if (call && cache->remote_requests == 0 && cache->ops == 0 && !cache->remote_line.active &&
-	    !cache->local_line.active) {
+	    !cache->local_line.active && !cache->committing) {
 		cache->stopping = NULL;
 		call->done(call, 0);
 	}
@@ -364,6 +366,8 @@ static void group_run(struct loop_task *task)
 		op_unwait(op);
 		op->step(op);
 	}
+	if (group->commits_wanted)
+		commit_run(group);
 	while (group->waiting && op_left(group, FOR_REQUEST) && most--) {
 		struct store_req *req = group->waiting;
 
@@ -462,6 +466,8 @@ int cache_create(const struct cache_conf *conf, struct cache **ret_cache, struct
 	for (unsigned i = 0; i < RECENT; i++)
 		cache->recent[i] = NO_CHUNK;
 	op_queue_init(&cache->for_remote);
+	op_queue_init(&cache->for_commit);
+	op_queue_init(&cache->in_commit);
 	flush_init(cache);
 	cache->next = cache->group->caches;
 	cache->group->caches = cache;
@@ -487,6 +493,8 @@ void cache_destroy(struct cache *cache)
 	*link = cache->next;
 	cache->group->held -= cache->held;
 	cache->group->dirty -= cache->frozen ? 0 : cache->dirty;
+	cache->group->commits_wanted -= cache->commit_wanted;
+	group_relieved(cache->group);
 	state_free(cache);
 	free(cache);
 }

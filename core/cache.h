@@ -13,6 +13,23 @@
  * pushed as one.  What FLUSH and FUA promise is the region's durability.  See cache.c for the states
  * and the invariants.
  *
+ * A cache that survives its process has an index (conf.commit; core/cache_index.h).  Three rules keep a crash,
+ * and a failure of the power, which leaves any mix of old and new bytes in the local store, from doing harm.
+ * They are kept here; the owner only commits.
+ *   1. What the index may call dirty is not evicted, nor filled from the remote again, before a commit has stored
+ *      it as clean.
+ *   2. Bytes go to the remote only after a commit that began when they had been read.  So what a crash
+ *      leaves of a dirty block is never older than what the remote was sent, flushed or not; and what the
+ *      index calls clean is what the remote has.  (The other way, a commit at the end of each FLUSH, costs the same
+ *      one commit per FLUSH.  But what is pushed in between, which nobody has flushed, would go back in
+ *      time at the remote; or the cache would call older bytes than the remote's clean, for good.)  No WRITE or READ
+ *      waits for that: pushes do, those that come together for one commit, and one costs nothing when all
+ *      was committed before.
+ *   3. What the remote was sent, but has not flushed, counts as dirty in the index, and is not evicted (without an
+ *      index, too): if its FLUSH fails, it is pushed again.
+ * FLUSH with CACHE_REMOTE needs no commit at its end, then: the remote has the bytes, and the rows that call them
+ * dirty are no older.
+ *
  * The caches of one mount form a group: they share a loop, a bound on local bytes, a bound on dirty
  * bytes, buffers, and the measured windows of what is in flight to the remote.
  *
@@ -103,14 +120,14 @@ struct cache_conf {
 	 * size is in flight there, and nothing will be until done.  NULL: a STORE_RESIZE is submitted to
 	 * the remote store. */
 	void (*remote_resize)(void *ctx, uint64_t size, struct cache_call *call);
-	/* The local store has been flushed for a FLUSH with CACHE_LOCAL: make the index as of now stable
-	 * (cache_take_changed and a commit), then done.  NULL: there is no index to commit. */
+	/* Make all of the index stable as it is now: every chunk that has changed is taken (cache_take_changed),
+	 * the local store synced, what cache_look says then is stored, and cache_stored told; then done.  One
+	 * call at a time; called for each FLUSH with CACHE_LOCAL, and when a push, an eviction or a write
+	 * waits for it.  The owner may commit more often.  NULL: there is no index. */
 	void (*commit)(void *ctx, struct cache_call *call);
-	/* Chunks have changed for the first time since cache_take_changed took all. */
+	/* Chunks have changed for the first time since cache_take_changed took all: a commit within a second
+	 * or so is expected. */
 	void (*changed)(void *ctx);
-	/* Whether the local bytes of a clean chunk may be given up now: not while an index on disk may call it
-	 * dirty.  cache_relieved tells when the answer may be another one.  Must not evict by itself. */
-	bool (*may_evict)(void *ctx, uint64_t chunk);
 };
 
 /* A cache without a remote: what needs one waits for cache_attach. */
@@ -127,7 +144,7 @@ void cache_detach(struct cache *cache, struct cache_call *call);
 
 /* Ends all activity but that of handles, which have nothing in flight: pumps stop, jobs end with
  * -ECANCELED, what is in flight at the stores is waited for.  Pushes nothing more.  After call->done
- * only cache_status, cache_take_changed and destroy may be called. */
+ * only cache_status, destroy, and what an index calls may be called. */
 void cache_stop(struct cache *cache, struct cache_call *call);
 
 uint64_t cache_size(const struct cache *cache);
@@ -166,8 +183,9 @@ struct cache_flush {
  * gets 0.  Does not consume any handle's error. */
 void cache_flush(struct cache *cache, struct cache_flush *flush);
 
-/* Gives the local bytes of whole clean chunks in [off, off+len) back, at once; what is dirty, pinned or
- * in use stays.  Returns the bytes given back.  (cache_flush first, for dirty ones.) */
+/* Gives the local bytes of whole clean chunks in [off, off+len) back, at once; what is dirty, pinned, in
+ * use, not flushed by the remote, or dirty as far as the index knows, stays.  Returns the bytes given back.
+ * (cache_flush first with CACHE_REMOTE, then, with an index, with CACHE_LOCAL: then all that was dirty can go.) */
 uint64_t cache_evict(struct cache *cache, uint64_t off, uint64_t len);
 
 /* Chunks that overlap the range are (not) evicted to make room.  Pulls nothing (puller_add does). */
@@ -211,7 +229,8 @@ void cache_map(const struct cache *cache, struct cache_cell *cells, unsigned cou
 /* ---- the index of a persistent cache ---- */
 
 /* The state of one chunk; bit i stands for block i.  resident: the local store has its bytes (holes that
- * are only known to be zeros are not in it: they are asked for again).  dirty: a subset of resident that
+ * are only known to be zeros are not in it: they are asked for again; but those that were pushed and the
+ * remote has not flushed are).  dirty: a subset of resident that
  * the remote may not have; after a crash it must be pushed.  A block counts as dirty here until the
  * remote has flushed its chunk, so that a crash of both sides loses nothing. */
 struct cache_chunk {
@@ -219,16 +238,18 @@ struct cache_chunk {
 	uint64_t resident, dirty;
 };
 
-/* Takes up to max chunks that changed since they were last taken; returns how many.  Less than max: that
- * was all. */
+/* Takes up to max chunks that changed, in their state or their bytes, since they were last taken; returns
+ * how many.  Less than max: that was all.  With conf.commit each of them is told of to cache_stored or
+ * cache_give_back before it is taken again. */
 unsigned cache_take_changed(struct cache *cache, struct cache_chunk *chunks, unsigned max);
 /* Their commit failed: they count as changed again. */
 void cache_give_back(struct cache *cache, const struct cache_chunk *chunks, unsigned count);
-/* The state of chunk->idx now, for an index that is about to store it: blocks that somebody is writing count
- * as dirty. */
-void cache_look(const struct cache *cache, struct cache_chunk *chunk);
-/* may_evict says yes where it said no before. */
-void cache_relieved(struct cache *cache);
+/* The state of chunk->idx now, for an index that is about to store it after it took it and synced the local
+ * store.  resident: without blocks that are being evicted or fetched; dirty: with those that are being
+ * written. */
+void cache_look(struct cache *cache, struct cache_chunk *chunk);
+/* A commit has stored these as they are here (what was taken and what cache_look said, cut). */
+void cache_stored(struct cache *cache, const struct cache_chunk *chunks, unsigned count);
 /* Before the first handle and cache_attach: the local store has this chunk's resident blocks.  Blocks
  * beyond the region's size are ignored. */
 void cache_load(struct cache *cache, const struct cache_chunk *chunk);

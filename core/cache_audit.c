@@ -27,6 +27,10 @@ static void audit_chunk(const struct cache *cache, uint32_t chunk)
 	if (held_of(cache, chunk))
 		assert(flags & (F_SMALL | F_MAIN));
 	assert((flags & (F_SMALL | F_MAIN)) != (F_SMALL | F_MAIN));
+	if (!cache->conf.commit)
+		assert(!(flags & (F_ROW | F_TAKEN | F_DROPPED)));
+	if (flags & F_DROPPED) /* or the next commit would not take it */
+		assert((flags & F_TAKEN) || is_changed(cache, chunk));
 }
 
 static uint64_t list_length(const struct cache *cache, const struct chunk_list *list, bool dirty)
@@ -49,7 +53,7 @@ static uint64_t list_length(const struct cache *cache, const struct chunk_list *
 void cache_audit(const struct cache *cache)
 {
 	uint64_t held = 0, dirty = 0, holes = 0, small = 0, main = 0, listed = 0, round = 0;
-	uint64_t pushing = 0;
+	uint64_t pushing = 0, rows = 0, dropped = 0;
 
 	for (uint32_t c = 0; c < state_chunks(cache); c++) {
 		uint16_t flags = *flags_of(cache, c);
@@ -61,11 +65,14 @@ void cache_audit(const struct cache *cache)
 		main += (flags & F_MAIN) != 0;
 		listed += (flags & F_LISTED) != 0;
 		round += (flags & F_ROUND) != 0;
+		rows += (flags & F_ROW) != 0;
+		dropped += (flags & F_DROPPED) != 0;
 		audit_chunk(cache, c);
 	}
 	assert(held == cache->held && dirty == cache->dirty && holes == cache->holes); /* 8 */
 	assert(small == cache->small.count && main == cache->main.count);
 	assert(listed == cache->dirty_list.count && round == cache->round_chunks);
+	assert(rows == cache->rows && dropped == cache->dropped);
 	list_length(cache, &cache->dirty_list, true);
 	list_length(cache, &cache->small, false);
 	list_length(cache, &cache->main, false);

@@ -16,8 +16,10 @@
  * their blocks otherwise stay in their queue until they come to its head.
  *
  * A chunk is evicted whole, when it is clean and nothing is under way in it: its blocks become absent at
- * once (new READs fetch, and wait for the punch), then its local bytes are punched.  A dirty one is passed by,
- * and the pusher told.
+ * once (new READs fetch, and wait for the punch), then its local bytes are punched.  Others are passed by, and
+ * whoever can change that is told: a dirty one must be pushed first; one that was pushed must be flushed by the
+ * remote, which may lose it otherwise, and then nobody would have its bytes; one whose row in the index may
+ * call it dirty needs a commit (cache_commit.c).
  */
 #include "core/cache.h"
 
@@ -99,7 +101,17 @@ static void punched(struct store_req *sreq, int err)
 	cache_kick_puller(cache);
 }
 
-static bool evictable(const struct cache *cache, uint32_t chunk)
+/* A clean chunk that the remote has not flushed, or the index does not let go, yet. */
+static bool kept(struct cache *cache, uint32_t chunk)
+{
+	if (*flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD)) {
+		cache->flush_wanted = true;
+		return true;
+	}
+	return commit_keeps(cache, chunk);
+}
+
+static bool evictable(struct cache *cache, uint32_t chunk)
 {
 	const struct cache_seg *seg = seg_of(cache, chunk);
 	const struct cache_op *need = cache->group->reserving;
@@ -109,7 +121,7 @@ static bool evictable(const struct cache *cache, uint32_t chunk)
 		return false;
 	return seg->held[chunk % SEG_CHUNKS] && !dirty_of(cache, chunk) &&
 	       !seg->readers[chunk % SEG_CHUNKS] && !op_find(cache, lo, lo + CHUNK_BLOCKS, ~0u) &&
-	       (!cache->conf.may_evict || cache->conf.may_evict(cache->conf.ctx, chunk));
+	       !kept(cache, chunk);
 }
 
 /* Makes the held blocks of a chunk that is evictable absent; the bytes, or 0: no operation is free. */
@@ -206,7 +218,7 @@ static bool evict_one(struct cache *cache)
 		if (look(cache, !small, &dirty))
 			return true;
 	}
-	if (dirty)
+	if (dirty || cache_room_wanted(cache))
 		cache_kick_pusher(cache);
 	return false;
 }
@@ -254,6 +266,22 @@ bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict)
 	group->reserved += blocks;
 	op->room = blocks;
 	return true;
+}
+
+bool room_may_come(struct cache_group *group)
+{
+	bool may = group->dirty + group->pushing > 0;
+
+	for (struct cache *cache = group->caches; cache; cache = cache->next) {
+		if (cache->stopped)
+			continue;
+		may = may || cache_unflushed(cache);
+		if (cache->rows && !cache->commit_err) {
+			may = true;
+			commit_want(cache);
+		}
+	}
+	return may;
 }
 
 void room_release(struct cache_op *op)

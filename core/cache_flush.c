@@ -9,11 +9,12 @@
  * A round of the remote line: every chunk in its ranges that is dirty gets F_ROUND, every push in flight is
  * in_round → the pusher pushes (round_chunks and round_pushes count down) → FLUSH to the remote → done.  A
  * push that fails ends the round with its error when the others have ended.  A round of the local line:
- * FLUSH to the local store → conf.commit → done.
+ * FLUSH to the local store → a commit of the index (cache_commit.c) → done.
  *
  * What has been pushed may be lost by a donor that crashes before its FLUSH.  So chunks that were pushed are
  * F_UNFLUSHED until a FLUSH that began later has succeeded (two generations: those before the FLUSH that is
- * under way, and those since).  When the FLUSH fails, what of them is still held is dirty again.
+ * under way, and those since).  When the FLUSH fails all of them are dirty again, so they are not evicted before;
+ * and a push that is at the remote then counts for nothing, whatever its answer.
  *
  * Errors: each failure of write-back increments cache->errors.  A handle's FLUSH compares that with what the
  * handle has seen.
@@ -105,6 +106,7 @@ static bool line_remove(struct flush_line *line, struct cache_flush *flush)
 
 static void mark_unflushed_old(struct cache *cache)
 {
+	cache->flush_wanted = false;
 	for (uint64_t c = 0; cache->unflushed && c < state_chunks(cache); c++) {
 		uint16_t *flags = flags_of(cache, (uint32_t)c);
 
@@ -119,11 +121,9 @@ static void mark_unflushed_old(struct cache *cache)
 	}
 }
 
-/* The remote has flushed what was pushed before the FLUSH began; or has not. */
-static void settle_unflushed_old(struct cache *cache, bool ok)
+/* The remote has flushed what was pushed before the FLUSH began. */
+static void settle_unflushed_old(struct cache *cache)
 {
-	uint64_t end = blocks_up(cache->size);
-
 	for (uint64_t c = 0; cache->unflushed_old && c < state_chunks(cache); c++) {
 		uint16_t *flags = flags_of(cache, (uint32_t)c);
 
@@ -132,10 +132,31 @@ static void settle_unflushed_old(struct cache *cache, bool ok)
 		*flags &= (uint16_t)~F_UNFLUSHED_OLD;
 		cache->unflushed_old--;
 		state_changed(cache, (uint32_t)c);
-		if (!ok && c * CHUNK_BLOCKS < end)
+	}
+}
+
+/* The remote's FLUSH has failed: all that it has ever taken and not flushed may be lost, also what it took
+ * after the FLUSH began. */
+static void redo_unflushed(struct cache *cache)
+{
+	uint64_t end = blocks_up(cache->size);
+
+	for (uint64_t c = 0; c < state_chunks(cache); c++) {
+		uint16_t *flags = flags_of(cache, (uint32_t)c);
+
+		if (!(*flags & (F_UNFLUSHED | F_UNFLUSHED_OLD)))
+			continue;
+		*flags &= (uint16_t) ~(F_UNFLUSHED | F_UNFLUSHED_OLD);
+		state_changed(cache, (uint32_t)c);
+		if (c * CHUNK_BLOCKS < end)
 			state_set(cache, (uint32_t)c,
 			    resident_of(cache, (uint32_t)c) & chunk_mask(c, 0, end), DIRTY);
 	}
+	cache->unflushed = cache->unflushed_old = 0;
+	for (struct cache_op *op = cache->active; op; op = op->next)
+		if (op->kind == OP_PUSH && op->sreq.store &&
+		    (op->sreq.op == STORE_WRITE || op->sreq.op == STORE_ZERO))
+			op->doubtful = true;
 }
 
 void flush_pushed(struct cache *cache, uint32_t chunk)
@@ -153,10 +174,15 @@ static void remote_flushed(struct store_req *req, int err)
 	struct cache *cache =
 	    (struct cache *)((char *)req - offsetof(struct cache, remote_line.req));
 
-	settle_unflushed_old(cache, !err);
-	if (err)
+	if (err) {
+		redo_unflushed(cache);
 		flush_report(cache, err);
+	} else {
+		settle_unflushed_old(cache);
+	}
 	remote_done(cache);
+	group_relieved(cache->group); /* these can be evicted, or wait to be pushed */
+	cache_kick_puller(cache);
 	if (err)
 		cache_kick_pusher(cache);
 	line_end(cache, &cache->remote_line, err);
@@ -189,7 +215,8 @@ void flush_check(struct cache *cache)
 
 static void mark_round(struct cache *cache, uint64_t off, uint64_t len)
 {
-	uint64_t end = len ? min_u64(off + len, cache->size) : cache->size;
+	uint64_t end = len ? min_u64(len > UINT64_MAX - off ? UINT64_MAX : off + len, cache->size)
+			   : cache->size;
 	uint64_t hi = min_u64(blocks_up(end), cache->span), seen = 0;
 
 	for (uint64_t c = off >> CHUNK_SHIFT; seen < cache->dirty && c * CHUNK_BLOCKS < hi; c++) {
@@ -223,10 +250,8 @@ static void remote_begin(struct cache *cache)
 
 /* ---- the local line ---- */
 
-static void committed(struct cache_call *call, int err)
+void flush_committed(struct cache *cache, int err)
 {
-	struct cache *cache = (struct cache *)((char *)call - offsetof(struct cache, commit));
-
 	if (err)
 		flush_report(cache, err);
 	line_end(cache, &cache->local_line, err);
@@ -238,14 +263,13 @@ static void local_flushed(struct store_req *req, int err)
 	    (struct cache *)((char *)req - offsetof(struct cache, local_line.req));
 
 	if (err || !cache->conf.commit)
-		committed(&cache->commit, err);
+		flush_committed(cache, err);
 	else
-		cache->conf.commit(cache->conf.ctx, &cache->commit);
+		commit_for_local(cache);
 }
 
 static void local_begin(struct cache *cache)
 {
-	cache->commit.done = committed;
 	cache->local_line.req = (struct store_req){.op = STORE_FLUSH, .done = local_flushed};
 	store_submit(cache->conf.local, &cache->local_line.req);
 }
@@ -311,6 +335,15 @@ void cache_flush(struct cache *cache, struct cache_flush *flush)
 		line_add(cache, &cache->local_line, flush);
 	else
 		flush->done(flush, 0);
+}
+
+void cache_flush_pushed(struct cache *cache, struct cache_flush *flush)
+{
+	/* A range without blocks: nothing has to be pushed for it. */
+	flush->off = UINT64_MAX;
+	flush->len = 1;
+	flush->durability = CACHE_REMOTE;
+	cache_flush(cache, flush);
 }
 
 /* ---- requests ---- */

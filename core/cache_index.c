@@ -18,7 +18,7 @@
  *   2. A block is stored as resident only if it was resident when the chunk was taken (its checksum was
  *      computed) and still is now; as clean only if it is clean now and nobody is writing it: a
  *      later write does not fit the checksum, so a crash shows it.
- *   3. What was taken is stored, or given back.
+ *   3. What was taken is stored, or given back, and whoever has the cache is told which.
  *   4. A commit ends: it takes at most twice as many chunks as the region has, and one batch.
  *
  * Locking: none here; core/cache_db.h has its own.
@@ -274,13 +274,24 @@ static void round_failed(struct indexed *ix)
 	commit_end(ix, ix->rc);
 }
 
+static void round_stored(struct indexed *ix)
+{
+	for (unsigned i = 0; i < ix->count; i++)
+		ix->chunks[i] = ix->rows[i].chunk;
+	if (ix->count && ix->ops->stored)
+		ix->ops->stored(ix->ctx, ix->chunks, ix->count);
+}
+
 static void store_done(struct work *work)
 {
 	struct indexed *ix = of_work(work);
 
-	if (ix->rc)
+	if (ix->rc) {
 		round_failed(ix);
-	else if (ix->count == INDEX_BATCH && ix->taken < ix->rounds_end)
+		return;
+	}
+	round_stored(ix);
+	if (ix->count == INDEX_BATCH && ix->taken < ix->rounds_end)
 		round_begin(ix);
 	else
 		commit_end(ix, 0);
@@ -342,8 +353,17 @@ void indexed_start(struct indexed *indexed, const struct indexed_ops *ops, void 
 	indexed->ctx = ctx;
 }
 
+static bool says_the_same(const struct index_region *a, const struct index_region *b)
+{
+	return a->size == b->size && a->version == b->version && a->durability == b->durability &&
+	       strcmp(a->name, b->name) == 0 && strcmp(a->order, b->order) == 0 &&
+	       strcmp(a->pins, b->pins) == 0;
+}
+
 void indexed_describe(struct indexed *ix, const struct index_region *region)
 {
+	if (says_the_same(&ix->next, region))
+		return;
 	ix->next = *region;
 	ix->next.id = ix->region.id;
 	ix->next.clean = false;

@@ -36,6 +36,7 @@
  *      write, which fit their row, over what the donor has.
  * Rule 3's second half is what durability=remote needs at least; the first half also keeps writes that
  * nobody flushed from going back in time at the donor.
+ * core/cache.h keeps all three, the first half of rule 3 among them.
  *
  * Threads: cache_index_open, close and list block (set-up code).  Everything else on the loop; nothing
  * there blocks: files and SQLite are used on three threads of the index's own, which start in
@@ -139,6 +140,9 @@ struct indexed_ops {
 	void (*state)(void *ctx, struct index_chunk *chunk);
 	/* These were taken and could not be stored: they count as changed. */
 	void (*give_back)(void *ctx, const struct index_chunk *chunks, unsigned count);
+	/* These were taken, and this is what a transaction has stored of them.  Each chunk that was taken is
+	 * stored or given back before more are taken.  NULL: nobody wants to know. */
+	void (*stored)(void *ctx, const struct index_chunk *chunks, unsigned count);
 };
 
 /* Asks for something whose end done tells, on the loop, perhaps before the asking function returns.
@@ -151,7 +155,8 @@ struct index_call {
 /* Before the first commit.  Keeps ops and ctx. */
 void indexed_start(struct indexed *indexed, const struct indexed_ops *ops, void *ctx);
 
-/* What the next commit notes of the region (all but clean, aside and why; id as it is). */
+/* What the next commit notes of the region (all but clean, aside and why; id as it is); nothing, if that is
+ * what was described last. */
 void indexed_describe(struct indexed *indexed, const struct index_region *region);
 
 /* Makes all that has changed so far stable, data and index.  One commit is under way at a time; calls that

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What is asked and told about a cache from outside the data path: status, the map, the index's chunks, a lost
- * lease, a remote that moved on.
+ * What is asked and told about a cache from outside the data path: status, the map, a lost lease, a
+ * remote that moved on.
  */
 #include <string.h>
 
@@ -81,86 +81,6 @@ void cache_map(const struct cache *cache, struct cache_cell *cells, unsigned cou
 	memset(cells, 0, count * sizeof(cells[0]));
 	for (unsigned i = 0; i < count; i++)
 		map_cell(cache, blocks * i / count, blocks * (i + 1) / count, &cells[i]);
-}
-
-/* ---- the index ---- */
-
-static struct cache_chunk chunk_for_index(const struct cache *cache, uint32_t chunk)
-{
-	struct cache_chunk ret = {
-	    .idx = chunk,
-	    .resident = held_of(cache, chunk),
-	    .dirty = dirty_of(cache, chunk) | push_mask(cache, chunk),
-	};
-
-	if (*flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD))
-		ret.dirty = ret.resident;
-	ret.dirty &= ret.resident;
-	return ret;
-}
-
-unsigned cache_take_changed(struct cache *cache, struct cache_chunk *chunks, unsigned max)
-{
-	uint64_t words = state_chunks(cache) / 64;
-	unsigned n = 0;
-
-	if (cache->changed_from >= words)
-		cache->changed_from = 0;
-	for (uint64_t looked = 0; looked < words && cache->changed && n < max; looked++) {
-		uint64_t w = (cache->changed_from + looked) % words;
-		uint64_t *word = &cache->segs[w * 64 / SEG_CHUNKS]->changed[w % (SEG_CHUNKS / 64)];
-
-		while (*word && n < max) {
-			uint32_t chunk = (uint32_t)(w * 64 + (uint64_t)__builtin_ctzll(*word));
-
-			*word &= *word - 1;
-			cache->changed--;
-			chunks[n++] = chunk_for_index(cache, chunk);
-		}
-		if (n == max)
-			cache->changed_from = w;
-	}
-	return n;
-}
-
-void cache_give_back(struct cache *cache, const struct cache_chunk *chunks, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++)
-		if (chunks[i].idx < state_chunks(cache))
-			state_changed(cache, (uint32_t)chunks[i].idx);
-}
-
-void cache_look(const struct cache *cache, struct cache_chunk *chunk)
-{
-	uint64_t lo = chunk->idx * CHUNK_BLOCKS, hi = lo + CHUNK_BLOCKS;
-
-	if (chunk->idx >= state_chunks(cache)) {
-		chunk->resident = chunk->dirty = 0;
-		return;
-	}
-	*chunk = chunk_for_index(cache, (uint32_t)chunk->idx);
-	for (const struct cache_op *op = cache->active; op; op = op->next)
-		if ((op->kind == OP_WRITE || op->kind == OP_ZERO) && op->lo < hi && lo < op->hi)
-			chunk->dirty |= chunk_mask(chunk->idx, op->lo, op->hi) & chunk->resident;
-}
-
-void cache_relieved(struct cache *cache)
-{
-	group_relieved(cache->group);
-	cache_kick_puller(cache);
-}
-
-void cache_load(struct cache *cache, const struct cache_chunk *chunk)
-{
-	uint64_t lo = chunk->idx * CHUNK_BLOCKS, mask;
-	uint32_t c = (uint32_t)chunk->idx;
-
-	if (lo >= cache->span)
-		return;
-	mask = chunk_mask(chunk->idx, lo, cache->span);
-	state_set(cache, c, chunk->resident & mask & ~chunk->dirty, CLEAN);
-	state_set(cache, c, chunk->resident & mask & chunk->dirty, DIRTY);
-	cache_kick_pusher(cache);
 }
 
 /* ---- the remote ---- */

@@ -2,8 +2,8 @@
  *
  * What the parts of the cache share: cache.c (states and invariants; groups, handles, operations), cache_state.c
  * (the state of blocks), cache_read.c (READ, fetches), cache_write.c (WRITE, ZERO, ALLOC), cache_push.c,
- * cache_flush.c, cache_evict.c (replacement), cache_resize.c (RESIZE, EXTENTS), cache_info.c (what is
- * asked about a cache).
+ * cache_flush.c, cache_commit.c (the index), cache_evict.c (replacement), cache_resize.c (RESIZE, EXTENTS),
+ * cache_info.c (what is asked about a cache).
  */
 #ifndef REMRAM_CORE_CACHE_INT_H
 #define REMRAM_CORE_CACHE_INT_H
@@ -45,6 +45,10 @@ enum {
 	F_UNFLUSHED =
 	    1024, /* pushed since the remote's last FLUSH; two bits, for two generations */
 	F_UNFLUSHED_OLD = 2048,
+	/* Only with an index (cache_commit.c): */
+	F_ROW = 4096, /* its row may call blocks dirty */
+	F_TAKEN = 8192, /* a commit under way has taken it */
+	F_DROPPED = 16384, /* blocks of it became absent that a row may call resident */
 };
 
 /* The state of 1 GiB.  A block's two bits:
@@ -104,6 +108,7 @@ struct cache_op {
 	bool in_round; /* PUSH: a flush waits for it */
 	bool hole; /* PUSH: as ZERO */
 	bool lent; /* PUSH: buf is the local store's */
+	bool doubtful; /* PUSH: the remote may have lost it since: it does not count */
 	bool stepping,
 	    again; /* a step is under way; the request that it made is answered already */
 	bool fill_stepping, fill_again; /* the same for the requests of a fill */
@@ -115,6 +120,7 @@ struct cache_op {
 	struct cache_handle *handle; /* of req */
 	void (*step)(struct cache_op *op); /* goes on after a wait */
 	void (*fetched)(struct cache_op *op, int err); /* FETCH: it has ended */
+	int commit_err; /* of the commit that it has waited for */
 	struct op_queue waiters; /* operations that wait for this one's end */
 	struct op_queue *queue; /* the queue that this one waits in */
 	struct cache_op *wait_next;
@@ -150,6 +156,7 @@ struct cache_group {
 	struct store_req *waiting, **waiting_tail; /* requests without an operation */
 	struct op_queue for_buffer, for_dirty, for_room; /* operations that wait */
 	struct op_queue runnable; /* to be stepped by task */
+	unsigned commits_wanted; /* caches with commit_wanted */
 	struct loop_task task;
 	bool starved; /* a pump found no operation or buffer, or others in its way */
 	uint64_t held; /* blocks in local stores */
@@ -205,18 +212,27 @@ struct cache {
 	/* Write-back. */
 	struct chunk_list dirty_list;
 	struct flush_line remote_line, local_line;
-	struct cache_call commit; /* of local_line */
 	uint64_t round_chunks; /* with F_ROUND */
 	unsigned round_pushes; /* in flight with in_round */
 	bool pushing_round; /* remote_line waits for these two to be 0 */
 	uint64_t unflushed, unflushed_old; /* chunks with these flags */
+	bool flush_wanted; /* chunks with these flags keep others from having room */
 	uint64_t errors; /* of write-back, since create */
 	int last_error; /* the last of these */
 	int push_error; /* the last push's, 0 when one succeeded since */
 
-	/* For the index. */
+	/* The index. */
 	uint64_t changed; /* chunks */
 	uint64_t changed_from; /* where the search goes on */
+	uint64_t rows, dropped; /* chunks with F_ROW and with F_DROPPED */
+	struct op_queue for_commit; /* operations that wait for the next commit to end */
+	struct op_queue in_commit; /* for the one under way */
+	struct cache_call commit;
+	bool committing; /* it is under way */
+	bool commit_wanted; /* another one is to begin */
+	bool local_waits, local_commits; /* local_line waits for the next; for this one */
+	int commit_err; /* of the last, 0 when something was stored since */
+	uint64_t uncommitted; /* blocks of pushes with a buffer that wait for a commit */
 
 	struct cache_scan *scan; /* under way, or NULL */
 	uint64_t drops; /* how often clean blocks were dropped: what was learned before is old */
@@ -286,6 +302,11 @@ static inline unsigned count_bits(uint64_t word)
 static inline uint64_t blocks_up(uint64_t bytes)
 {
 	return (bytes + STORE_BLOCK - 1) >> BLOCK_SHIFT;
+}
+
+static inline bool is_changed(const struct cache *cache, uint32_t chunk)
+{
+	return seg_of(cache, chunk)->changed[chunk % SEG_CHUNKS / 64] >> (chunk % 64) & 1;
 }
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
@@ -427,6 +448,25 @@ void flush_check(struct cache *cache);
 void flush_abort(struct cache *cache, int err);
 void flush_pushed(struct cache *cache, uint32_t chunk);
 void flush_init(struct cache *cache);
+/* The commit that the local line has asked for has ended. */
+void flush_committed(struct cache *cache, int err);
+
+/* ---- cache_commit.c ---- */
+
+/* op is stepped when a commit that begins later has ended; op->commit_err says how. */
+void commit_wait(struct cache_op *op);
+/* A commit begins soon. */
+void commit_want(struct cache *cache);
+/* The local line wants one now. */
+void commit_for_local(struct cache *cache);
+/* From the group's task: begins what is wanted. */
+void commit_run(struct cache_group *group);
+/* Blocks of a chunk that its row may call resident become absent. */
+void commit_dropped(struct cache *cache, uint32_t chunk);
+/* The first chunk that overlaps blocks [lo, hi) and has F_DROPPED; or NO_CHUNK. */
+uint32_t commit_find_dropped(const struct cache *cache, uint64_t lo, uint64_t hi);
+/* Whether the index keeps a chunk from being evicted; asks for the commit that changes this. */
+bool commit_keeps(struct cache *cache, uint32_t chunk);
 
 /* ---- cache_evict.c ---- */
 
@@ -438,6 +478,8 @@ uint64_t evict_now(struct cache *cache, uint32_t chunk);
  * none now.  may_evict false: only what is free. */
 bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict);
 void room_release(struct cache_op *op);
+/* Whether pushes, flushes or commits, which are asked for, may make chunks evictable that are not so now. */
+bool room_may_come(struct cache_group *group);
 
 /* ---- cache_resize.c ---- */
 

@@ -37,7 +37,7 @@ static void pulled(struct cache_op *op, int err)
 }
 
 /* The first absent block of [lo, hi) that nothing covers; hi: there is none.  *ret_busy: something that is
- * not a fetch covers an absent one. */
+ * not a fetch covers an absent one, or the index may know it. */
 static uint64_t first_absent(struct cache *cache, uint64_t lo, uint64_t hi, bool *ret_busy)
 {
 	*ret_busy = false;
@@ -45,6 +45,11 @@ static uint64_t first_absent(struct cache *cache, uint64_t lo, uint64_t hi, bool
 		struct cache_op *other =
 		    op_find(cache, lo, lo + 1, ~(OP_BIT(OP_ALLOC) | OP_BIT(OP_PUSH)));
 
+		if (commit_find_dropped(cache, lo, lo + 1) != NO_CHUNK) {
+			*ret_busy = true;
+			lo = min_u64((lo / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS, hi);
+			continue;
+		}
 		if (!other)
 			return lo;
 		*ret_busy = *ret_busy || other->kind != OP_FETCH;
@@ -59,6 +64,7 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 	uint64_t end = min_u64(len > UINT64_MAX - off ? UINT64_MAX : off + len, cache->size);
 	uint64_t lo = off >> BLOCK_SHIFT, hi = min_u64(blocks_up(end), cache->span);
 	struct cache_op *op;
+	uint32_t dropped;
 	bool busy = false;
 
 	if (!cache->remote || cache->stopped)
@@ -76,6 +82,9 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 	}
 	op->lo = lo;
 	op->hi = fetch_run_end(cache, lo, min_u64(hi, lo + max_u64(most >> BLOCK_SHIFT, 1)));
+	dropped = commit_find_dropped(cache, lo, op->hi);
+	if (dropped != NO_CHUNK)
+		op->hi = (uint64_t)dropped * CHUNK_BLOCKS;
 	op->keep = true;
 	if (!room_reserve(op, op->hi - lo, evict)) {
 		op_give_up(op);
@@ -217,6 +226,11 @@ uint64_t cache_pushing(const struct cache *cache)
 void cache_starved(struct cache *cache)
 {
 	cache->group->starved = true;
+}
+
+bool cache_room_wanted(const struct cache *cache)
+{
+	return cache->flush_wanted && cache_unflushed(cache);
 }
 
 bool cache_unflushed(const struct cache *cache)

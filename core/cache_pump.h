@@ -106,6 +106,10 @@ uint64_t cache_pushing(const struct cache *cache);
 uint64_t cache_oldest_ns(const struct cache *cache);
 /* The remote has writes that it has not been asked to flush. */
 bool cache_unflushed(const struct cache *cache);
+/* What the remote has not flushed keeps others from having room. */
+bool cache_room_wanted(const struct cache *cache);
+/* Has the remote flush what was pushed; what is dirty stays so.  Only flush->done is the caller's to set. */
+void cache_flush_pushed(struct cache *cache, struct cache_flush *flush);
 /* Writers of this cache wait as long as hold is true. */
 void cache_hold_writers(struct cache *cache, bool hold);
 

@@ -4,8 +4,13 @@
  *
  * A push takes the first run of dirty blocks of the chunk that has been in the dirty list longest, and its
  * neighbours.  Its states: asked (STORE_EXTENTS: what of it is a hole in the local store) → read (from the
- * local store, lent where it lends) → at the remote → ended.  A hole goes as ZERO, of any length; bytes go as
- * one WRITE of up to 1 MiB.  What is left of the run is dirty again and goes with the next push.
+ * local store, lent where it lends) → committed (only with an index) → at the remote → ended.  A hole goes as
+ * ZERO, of any length; bytes go as one WRITE of up to 1 MiB.  What is left of the run is dirty again and goes
+ * with the next push.
+ *
+ * With an index the bytes that were read wait for a commit that begins then (cache_commit.c says why); they
+ * are in a buffer of the push, for what is lent may change meanwhile.  Pushes that wait together share a
+ * commit; their bytes are bounded by half of the window, so that others have buffers, too.
  *
  * The blocks become clean before they are read: a write during the push makes them dirty again, and they are
  * pushed once more, after this push has ended (invariant 3 of cache.c).  A chunk all of whose dirty blocks
@@ -13,6 +18,8 @@
  * blocks, and their chunk, back to the front.
  */
 #include "core/cache.h"
+
+#include <errno.h>
 
 #include "core/cache_int.h"
 
@@ -160,7 +167,7 @@ static void push_succeeded(struct cache_op *op)
 	}
 }
 
-/* The push is over: its blocks are clean, holes or dirty. */
+/* The push is over: its blocks are clean, holes or dirty.  A doubtful one, as if it had not been. */
 static void push_end(struct cache_op *op, int err)
 {
 	struct cache *cache = op->cache;
@@ -170,6 +177,8 @@ static void push_end(struct cache_op *op, int err)
 	push_leave(op);
 	if (err)
 		push_failed(op, err);
+	else if (op->doubtful)
+		put_back(op, lo, hi);
 	else
 		push_succeeded(op);
 	for (uint64_t c = lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < hi; c++)
@@ -231,6 +240,44 @@ static void push_submit(struct cache_op *op, enum store_op kind, void *buf, uint
 	remote_submit(op, push_replied);
 }
 
+/* Sends it: op->sreq has the bytes that were read. */
+static void push_send(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+
+	if (cache->frozen || cache->stopped)
+		push_end(op, cache->frozen ? cache->frozen : -ECANCELED);
+	else if (!cache->remote)
+		push_abandon(op);
+	else if (op->hole)
+		push_submit(op, STORE_ZERO, NULL, push_len(op));
+	else
+		push_submit(op, STORE_WRITE, op->sreq.buf, op->sreq.len);
+}
+
+static void push_committed(struct cache_op *op)
+{
+	if (!op->hole)
+		op->cache->uncommitted -= op->hi - op->lo;
+	if (op->commit_err)
+		push_end(op, op->commit_err);
+	else
+		push_send(op);
+}
+
+/* What is to be sent is known. */
+static void push_commit(struct cache_op *op)
+{
+	if (!op->cache->conf.commit) {
+		push_send(op);
+		return;
+	}
+	if (!op->hole)
+		op->cache->uncommitted += op->hi - op->lo;
+	op->step = push_committed;
+	commit_wait(op);
+}
+
 static void push_read(struct store_req *sreq, int err)
 {
 	struct cache_op *op = op_of(sreq);
@@ -238,10 +285,8 @@ static void push_read(struct store_req *sreq, int err)
 	op->lent = !err && sreq->ret_lent;
 	if (err)
 		push_end(op, err);
-	else if (!op->cache->remote)
-		push_abandon(op);
 	else
-		push_submit(op, STORE_WRITE, sreq->buf, sreq->len);
+		push_commit(op);
 }
 
 static void push_asked(struct store_req *sreq, int err)
@@ -274,12 +319,12 @@ static void push_asked(struct store_req *sreq, int err)
 	}
 	if (op->hole) {
 		op_buffer_put(op);
-		push_submit(op, STORE_ZERO, NULL, push_len(op));
+		push_commit(op);
 		return;
 	}
 	op->sreq = (struct store_req){
 	    .op = STORE_READ,
-	    .flags = STORE_LEND,
+	    .flags = cache->conf.commit ? 0 : STORE_LEND,
 	    .off = op->lo << BLOCK_SHIFT,
 	    .len = push_len(op),
 	    .buf = op->buf,
@@ -325,6 +370,8 @@ enum cache_push cache_push(struct cache *cache, uint64_t *ret_len)
 	chunk = first_chunk(cache);
 	if (chunk == NO_CHUNK)
 		return CACHE_PUSH_NOTHING;
+	if (cache->uncommitted << BLOCK_SHIFT > cache->group->push.max / 2)
+		return CACHE_PUSH_BUSY;
 	op = op_get(cache, OP_PUSH, FOR_PUSH);
 	if (!op) {
 		cache->group->starved = true;

@@ -7,7 +7,8 @@
  *   resident run   → read from the local store into the request's buffer
  *   absent run that somebody is fetching (or writing, …)  → wait for that, and look again
  *   absent run     → fetch it, straight into the request's buffer where whole blocks are wanted
- * The request has its bytes when the fetch has brought them, whether or not the local store takes them.  When
+ * The request has its bytes when the fetch has brought them, whether or not the local store takes them; where
+ * there is no room, or the index may know dropped blocks (cache_commit.c), it does not get them.  When
  * an operation that waited finds everything resident it hands the request to the local store after all.
  *
  * A fetch's states: at the remote → filling (its valid runs are written to the local store, one by one; each
@@ -134,7 +135,8 @@ static bool piece_fetch(struct cache_op *op, uint64_t lo, uint64_t limit)
 	op->lo = lo;
 	op->hi = hi;
 	op->kind = OP_FETCH;
-	op->keep = room_reserve(op, hi - lo, true);
+	op->keep =
+	    commit_find_dropped(op->cache, lo, hi) == NO_CHUNK && room_reserve(op, hi - lo, true);
 	if (!op_cover(op)) {
 		op->kind = OP_READ;
 		room_release(op);
@@ -168,7 +170,8 @@ static void read_ahead(struct cache_op *reader, uint64_t lo, uint64_t limit)
 			return;
 		op->lo = lo;
 		op->hi = hi;
-		op->keep = room_reserve(op, hi - lo, true);
+		op->keep = commit_find_dropped(cache, lo, hi) == NO_CHUNK &&
+			   room_reserve(op, hi - lo, true);
 		if (!op->keep || !op_buffer(op, false) || !op_cover(op)) {
 			op_give_up(op);
 			return;
@@ -294,7 +297,8 @@ static void fetch_end(struct cache_op *op, int err)
 
 	op->filling = false;
 	op_uncover(op);
-	room_release(op);
+	if (!op->exclusive) /* it is for a write, which goes on */
+		room_release(op);
 	op->fetched(op, err);
 	cache_kick_puller(cache);
 }

@@ -39,9 +39,10 @@ static void resize_cut(struct store_req *sreq, int err)
 	struct cache *cache = op->cache;
 	uint64_t size = op->req->off, keep = blocks_up(size);
 
-	if (err) {
-		uint32_t last = (uint32_t)(op->lo / CHUNK_BLOCKS);
+	uint32_t last = (uint32_t)(op->lo / CHUNK_BLOCKS);
 
+	state_changed(cache, last); /* its bytes have */
+	if (err) {
 		state_stale(cache, op->lo, op->hi);
 		if (size % STORE_BLOCK) /* what of the last block is clean can be had again */
 			state_set(cache, last,

@@ -109,7 +109,10 @@ void state_set(struct cache *cache, uint32_t chunk, uint64_t mask, enum block_st
 		seg->age[i] = tick_now();
 		dirty_enlist(cache, chunk, false);
 	}
-	if (held != held0 || (held & mark) != (held0 & mark0))
+	if (state == ABSENT && seg->flags[i] & (F_ROW | F_TAKEN))
+		commit_dropped(cache, chunk);
+	/* Dirty ones become clean when a push begins, which is none of the index's business until it ends. */
+	if (held != held0 || (held & mark & ~(held0 & mark0)))
 		state_changed(cache, chunk);
 }
 

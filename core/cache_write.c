@@ -3,10 +3,12 @@
  * WRITEs, ZEROs and ALLOCs of a cache.
  *
  * A WRITE's way, each step from the beginning after a wait:
- *   1. whoever punches, fills or resizes the same blocks ends first
- *   2. a block that is written in part and absent is fetched, one at a time; nobody else writes to it
- *      meanwhile, and when the remote or the local store fails the WRITE fails
- *   3. the bounds: dirty blocks (for_dirty), local bytes (for_room): here writers are slowed, none fails
+ *   1. whoever punches, fills or resizes the same blocks ends first; and a commit, where the index may know
+ *      blocks that have been dropped (cache_commit.c)
+ *   2. the bounds: dirty blocks (for_dirty), local bytes (for_room): here writers are slowed, none fails
+ *   3. a block that is written in part and absent is fetched, one at a time; nobody else writes to it
+ *      meanwhile, and when the remote or the local store fails the WRITE fails.  It has room already: nothing
+ *      is evicted for it, or writers could evict these blocks from each other for ever
  *   4. it covers its blocks, fetches in flight lose them, and the local store gets the request itself
  *   5. the blocks become dirty; or, when the local store failed, nothing is marked
  * A ZERO does the same with the local store's ZERO.  With STORE_KEEP the local store has the zeros as bytes
@@ -47,6 +49,13 @@ static struct cache_op *in_the_way(struct cache *cache, uint64_t lo, uint64_t hi
 	return NULL;
 }
 
+/* Ends op before it covers anything. */
+static void give_up(struct cache_op *op, int err)
+{
+	room_release(op);
+	op_complete(op, err);
+}
+
 static void edge_fetched(struct cache_op *op, int err)
 {
 	op->kind = OP_OTHER;
@@ -55,7 +64,7 @@ static void edge_fetched(struct cache_op *op, int err)
 	if (!err)
 		err = op->fill_err;
 	if (err)
-		op_complete(op, err);
+		give_up(op, err);
 	else
 		op->step(op);
 }
@@ -82,7 +91,6 @@ static void edge_fetch(struct cache_op *op, uint64_t block)
 		op->exclusive = false;
 		return;
 	}
-	room_reserve(op, 1, true); /* or beyond the bound, for a moment */
 	op->data = op->buf;
 	op->fetched = edge_fetched;
 	cache->misses++;
@@ -138,10 +146,12 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 
 	op->lo = lo;
 	op->hi = hi;
+	if (op->room) /* from before a wait */
+		return true;
 	if (blocks == 0 || room_reserve(op, blocks, true))
 		return true;
 	/* With nothing to wait for (all is pinned) the bound gives way. */
-	if (group->dirty + group->pushing == 0)
+	if (!room_may_come(group))
 		return true;
 	op_wait(op, &group->for_room);
 	kick_pushers(group);
@@ -156,23 +166,27 @@ static bool prepare(struct cache_op *op, uint64_t off, uint64_t end, bool room)
 	struct cache_op *other = in_the_way(cache, lo, hi);
 	int rc;
 
-	if (cache->frozen) {
-		op_complete(op, cache->frozen);
+	if (cache->frozen || op->commit_err) {
+		give_up(op, cache->frozen ? cache->frozen : op->commit_err);
 		return false;
 	}
 	if (other) {
 		op_wait(op, &other->waiters);
 		return false;
 	}
+	if (cache->dropped && commit_find_dropped(cache, lo, hi) != NO_CHUNK) {
+		commit_wait(op);
+		return false;
+	}
 	if (hi > cache->span) {
 		rc = state_grow(cache, hi, true);
 		if (rc) {
-			op_complete(op, rc);
+			give_up(op, rc);
 			return false;
 		}
 	}
-	return edges_ready(op, off, end) && may_dirty(op, hi - lo) &&
-	       (!room || has_room(op, lo, hi));
+	return may_dirty(op, hi - lo) && (!room || has_room(op, lo, hi)) &&
+	       edges_ready(op, off, end);
 }
 
 /* Step 4, but for the local store. */
@@ -207,6 +221,9 @@ static void changed(struct cache_op *op, int err)
 		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
 			evict_touch(cache, (uint32_t)c);
 	}
+	/* Also where no state has changed: the bytes have. */
+	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
+		state_changed(cache, (uint32_t)c);
 	cache->group->dirtying -= op->dirtying;
 	op->dirtying = 0;
 	room_release(op);
@@ -287,14 +304,14 @@ static void zero_step(struct cache_op *op)
 	bool keep = req->flags & STORE_KEEP;
 
 	if (req->off >= end) {
-		op_complete(op, cache->frozen);
+		give_up(op, cache->frozen);
 		return;
 	}
 	if (!prepare(op, req->off, end, keep))
 		return;
 	if (!keep && all_holes(cache, req->off >> BLOCK_SHIFT, blocks_up(end)) &&
 	    !op_find(cache, req->off >> BLOCK_SHIFT, blocks_up(end), OP_BIT(OP_WRITE))) {
-		op_complete(op, 0);
+		give_up(op, 0);
 		return;
 	}
 	if (!cover(op, OP_ZERO, req->off, end))

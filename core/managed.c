@@ -57,7 +57,6 @@ struct managed_entry *entry_create(struct managed *managed, uint64_t id, const c
 	entry->gen = ++managed->gen;
 	entry->durability = -1;
 	entry->wants_tail = &entry->wants;
-	entry->flush_tail = &entry->flush_wait;
 	snprintf(
 	    entry->name, sizeof(entry->name), "%s", *name ? name : meta_noted_name(managed, id));
 	entry->next = *bucket_of(managed, id);

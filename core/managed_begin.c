@@ -106,7 +106,6 @@ static int make_cache(struct managed_entry *entry, struct err *err)
 	    .remote_resize = meta_remote_resize,
 	    .commit = managed->index ? index_commit : NULL,
 	    .changed = managed->index ? index_changed : NULL,
-	    .may_evict = managed->index ? index_may_evict : NULL,
 	};
 	int rc;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Handles of the managed pool: the cache's, with a thin store above it that sees what goes by: when
- * something was written (mtime), what is read (recordings), and what promises something (the index must be
- * committed).  A READ costs two comparisons more than the cache's own.
+ * something was written (mtime), and what is read (recordings).  A READ costs two comparisons more than the
+ * cache's own.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,11 +30,6 @@ static void submit(struct store *store, struct store_req *req)
 	case STORE_ALLOC:
 		entry->mtime_ns = meta_now_ns();
 		entry->wrote = true;
-		if (req->flags & STORE_FUA)
-			index_hook(entry, req);
-		break;
-	case STORE_FLUSH:
-		index_hook(entry, req);
 		break;
 	case STORE_RESIZE: /* through POOL_SETATTR */
 		store_complete(req, -EINVAL);

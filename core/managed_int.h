@@ -5,7 +5,7 @@
  *   managed.c         the pool: making it, its table of regions, looking at it, its end
  *   managed_open.c    a region's way from COLD to OPEN, IDLE and LOST
  *   managed_end.c     its way back: closed, kept aside, forgotten
- *   managed_index.c   its index: commits, and which chunks must not be evicted before one
+ *   managed_index.c   its index: when it is committed, and with what
  *   managed_handle.c  handles
  *   managed_meta.c    control requests: those that pass, sizes, names
  *   managed_xattr.c   the attributes that are served here; pins
@@ -113,22 +113,15 @@ struct managed_entry {
 	struct indexed *indexed;
 	struct index_load load;
 	struct index_call icall; /* of open and end */
-	struct index_call tcall, fcall, ccall; /* timer, FLUSHes, the cache's commit */
-	bool tcommitting, fcommitting;
+	struct index_call tcall, ccall; /* the timer's commit, the cache's */
+	bool tcommitting;
 	struct cache_call *commit_call;
 	struct managed_commit resize_commit;
 	bool
 	    shrinks; /* the lower pool has agreed that the region is new_size long, the cache does not know yet */
 	uint64_t new_size;
-	struct store_req *flush_wait, **flush_tail, *flush_now;
 	struct loop_timer commit_timer;
 	int commit_err;
-	uint64_t *row_dirty, *row_cleaned; /* bit per chunk: see managed_index.c */
-	uint64_t row_words;
-	struct cache_flush clean_flush;
-	struct managed_commit clean_commit;
-	struct loop_task clean_task;
-	bool cleaning;
 
 	struct managed_record *record; /* NULL: never recorded */
 };
@@ -238,9 +231,6 @@ void index_describe(struct managed_entry *entry);
 /* struct cache_conf's. */
 void index_changed(void *ctx);
 void index_commit(void *ctx, struct cache_call *call);
-bool index_may_evict(void *ctx, uint64_t chunk);
-/* A request at a handle that promises something: its end is delayed until the index is committed. */
-void index_hook(struct managed_entry *entry, struct store_req *req);
 /* Makes the index stable as it is now, then commit->done; at once where there is none. */
 void index_now(struct managed_entry *entry, struct managed_commit *commit);
 /* Settings have changed. */

@@ -73,6 +73,20 @@ static void flushed(struct cache_flush *flush, int err)
 	wake(pusher);
 }
 
+/* Others wait for room, and what has been pushed can't be evicted before the remote has flushed it. */
+static void flush_for_room(struct pusher *pusher, uint64_t now)
+{
+	if (pusher->flushing || !cache_room_wanted(pusher->cache))
+		return;
+	if (pusher->retry_at_ns > now) {
+		set_timer(pusher, pusher->retry_at_ns);
+		return;
+	}
+	pusher->flushing = true;
+	pusher->flush.done = flushed;
+	cache_flush_pushed(pusher->cache, &pusher->flush);
+}
+
 static void flush_when_quiet(struct pusher *pusher, uint64_t now)
 {
 	uint64_t wait = pusher->interval_ns > RETRY_FIRST ? pusher->interval_ns : RETRY_FIRST;
@@ -135,6 +149,7 @@ static void pump(struct loop_task *task)
 	if (pusher->stopped)
 		return;
 	keep_promise(pusher, now);
+	flush_for_room(pusher, now);
 	while (is_time(pusher, now)) {
 		if (!window_open(window, UNIT)) {
 			if (cache_pushing(pusher->cache) == 0)

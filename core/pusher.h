@@ -6,7 +6,7 @@
  * writers wait at max_dirty or for room, or when half of max_dirty is dirty.  Adjacent dirty blocks go in
  * one request of up to 1 MiB; punched ones as ZERO.  A push that fails leaves its blocks dirty; it is tried
  * again after 100 ms, doubling up to 10 s (a flush tries at once).  When nothing is dirty any more, the
- * remote is flushed after another interval.
+ * remote is flushed after another interval; at once when what it has not flushed keeps others from having room.
  *
  * max_dirty_age is a promise: while something is older, writers wait.
  *

@@ -36,13 +36,13 @@ EXCEPTIONS=(
 # Levels of core/: a file includes those of its own level and of lower ones.  opts_file has the level of opts:
 # what a name begins with counts, up to an underscore.
 declare -A LEVEL=(
-	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0 [crc32c]=0
+	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0 [crc32c]=0 [sqlite]=0
 	[loop]=1 [conn]=1 [workers]=1
 	[store]=2 [blk]=2 [fault]=2 [backend]=2
 	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3
 	[window]=2 [pull_order]=1 [cache]=3 [puller]=3 [pusher]=3
 	[cache_dir]=3 [cache_db]=3 [cache_data]=3 [cache_index]=3 [rescue]=3
-	[managed]=4
+	[managed]=4 [ahead]=4
 	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.

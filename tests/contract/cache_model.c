@@ -6,7 +6,8 @@
  * evictions, pins, pulls, changes of mode and order), up to SLOTS requests at once; those that change bytes
  * don't overlap others, so that the array knows the outcome.  Meanwhile the remote is slow, stalls, fails or
  * goes away, the local store fails or tears, other sessions' changes make the cache forget what is clean, and
- * now and then the cache ends and begins again from what it told its index.
+ * now and then the cache ends and begins again from what it told its index.  Some lives have an index that
+ * commits, slowly, and fails to.
  *
  * Checked: each read's bytes; after each flush that succeeded, that the remote's own memory has every byte
  * that was written before it began; the invariants (cache_audit); and at the end both, for all.
@@ -29,7 +30,8 @@ enum {
 	LONGEST = 256 * 1024,
 	BLOCKS = SIZE / STORE_BLOCK,
 	STEPS = 4000,
-	LIVES = 10,
+	LIVES = 14,
+	TAKEN = 5, /* chunks of one transaction */
 };
 
 struct model;
@@ -51,6 +53,7 @@ struct model {
 	struct loop_timer timer;
 	unsigned steps;
 	bool over, calm; /* calm: nothing fails or is slow any more */
+	bool settling; /* the end: commits do not fail */
 	uint64_t seq;
 	uint64_t size; /* the region's */
 	uint8_t want[SIZE];
@@ -64,6 +67,12 @@ struct model {
 	struct pull_job job;
 	bool job_busy;
 	struct cache_chunk index[SIZE / CACHE_CHUNK];
+	struct cache_call *commit; /* under way, or NULL */
+	struct loop_timer commit_timer;
+	struct cache_chunk taken[TAKEN];
+	unsigned taken_count;
+	bool taking;
+	uint64_t commits;
 	uint64_t reads, writes, flushes, flushes_ok, errors;
 };
 
@@ -412,6 +421,49 @@ static void change_faults(void)
 			.kind = FAULT_DELAY, .after = below(2), .jitter_ns = 1 + below(2 * MS)});
 }
 
+/* ---- the index ---- */
+
+/* Takes some; when it comes next, looks, and stores them or not. */
+static void commit_step(struct loop_timer *timer)
+{
+	struct cache_call *call = m->commit;
+	int err = 0;
+
+	m->taking = !m->taking;
+	if (m->taking) {
+		m->taken_count = cache_take_changed(m->cr.cache, m->taken, TAKEN);
+	} else if (!m->calm && !m->settling && below(8) == 0) {
+		cache_give_back(m->cr.cache, m->taken, m->taken_count);
+		err = -EIO;
+	} else {
+		for (unsigned i = 0; i < m->taken_count; i++) {
+			struct cache_chunk now = {.idx = m->taken[i].idx};
+
+			cache_look(m->cr.cache, &now);
+			rig_check((now.dirty & ~now.resident) == 0, "dirty and not resident");
+			now.resident &= m->taken[i].resident;
+			now.dirty &= now.resident;
+			m->taken[i] = m->index[now.idx] = now;
+		}
+		cache_stored(m->cr.cache, m->taken, m->taken_count);
+	}
+	if (m->taking || (!err && m->taken_count == TAKEN)) {
+		loop_timer_set(m->sim.loop, timer, loop_now_ns() + below(3 * MS));
+		return;
+	}
+	m->commits++;
+	m->commit = NULL;
+	call->done(call, err);
+}
+
+static void begin_commit(void *ctx, struct cache_call *call)
+{
+	rig_check(!m->commit, "one at a time");
+	m->commit = call;
+	m->commit_timer.expired = commit_step;
+	loop_timer_set(m->sim.loop, &m->commit_timer, loop_now_ns() + below(3 * MS));
+}
+
 /* ---- restarts ---- */
 
 static void zero_local(uint64_t block)
@@ -512,6 +564,7 @@ static void settle(void)
 {
 	int rc;
 
+	m->settling = true;
 	calm_down();
 	/* The first one tells what failed before, the second is clean. */
 	sim_op(&m->sim, m->cr.store, STORE_FLUSH, 0, 0, NULL, 0);
@@ -566,6 +619,13 @@ START_TEST(model)
 	    {.cache_size = 1, .max_dirty = 512 * KIB, .interval_ms = 5, .ops = 64, .buffers = 8},
 	    {.max_dirty = 1024 * KIB, .interval_ms = 1000, .max_dirty_age_ms = 3000},
 	    {.cache_size = 1, .interval_ms = 10, .pull = PULL_ALL, .durability = CACHE_LOCAL},
+	    {.cache_size = 1, .interval_ms = 10, .pull = PULL_ALL, .commit = begin_commit},
+	    {.cache_size = 1,
+		.max_dirty = 512 * KIB,
+		.ops = 64,
+		.buffers = 8,
+		.durability = CACHE_LOCAL,
+		.commit = begin_commit},
 	};
 
 	m = calloc(1, sizeof(*m));

@@ -119,14 +119,14 @@ static void place_open(struct contract_stack *stack)
 	stack->store = &region->store;
 }
 
-static bool place_create(
-    struct contract_stack *stack, uint64_t size, const char *pool, bool delay, unsigned conns)
+static bool place_create_conf(
+    struct contract_stack *stack, uint64_t size, const struct client_conf *wanted, bool delay)
 {
 	struct place *place = calloc(1, sizeof(*place));
-	struct client_conf conf = {.pool = pool, .conns = conns};
+	struct client_conf conf = *wanted;
 
 	stack->ctx = place;
-	place->pool = pool;
+	place->pool = conf.pool;
 	place->delay = delay;
 	serve_start(&place->serve, size);
 	conf.port = place->serve.port;
@@ -136,30 +136,41 @@ static bool place_create(
 		conf.port = place->proxy.port;
 	}
 	ck_assert_int_eq(client_open(&place->client, stack->rig.loops[0], &conf, NULL), 0);
-	if (conns)
-		client_wait_conns(&place->client, conns);
+	if (conf.conns)
+		client_wait_conns(&place->client, conf.conns);
 	place_open(stack);
 	return true;
 }
 
+static bool place_create(struct contract_stack *stack, uint64_t size, const char *pool, bool delay)
+{
+	return place_create_conf(stack, size, &(struct client_conf){.pool = pool}, delay);
+}
+
 static bool ram_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", false, 0);
+	return place_create(stack, size, "ram", false);
 }
 
 static bool disk_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "disk", false, 0);
+	return place_create(stack, size, "disk", false);
 }
 
 static bool late_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", true, 0);
+	return place_create(stack, size, "ram", true);
+}
+
+static bool ahead_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .ahead = true}, true);
 }
 
 static bool fault_create_top(struct contract_stack *stack, uint64_t size)
 {
-	place_create(stack, size, "ram", false, 0);
+	place_create(stack, size, "ram", false);
 	contract_add_fault(stack);
 	return true;
 }
@@ -167,17 +178,20 @@ static bool fault_create_top(struct contract_stack *stack, uint64_t size)
 /* Long reads over three connections. */
 static bool conns_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", false, 3);
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .conns = 3}, false);
 }
 
 static bool conns_disk_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "disk", false, 3);
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "disk", .conns = 3}, false);
 }
 
 static bool conns_late_create(struct contract_stack *stack, uint64_t size)
 {
-	return place_create(stack, size, "ram", true, 3);
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .conns = 3}, true);
 }
 
 static void place_destroy(struct contract_stack *stack)
@@ -206,6 +220,8 @@ static const struct contract_factory *const factories[] = {
 	"peer-ram", CONTRACT_SPARSE | CONTRACT_PIPES, ram_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-disk", CONTRACT_SPARSE, disk_create, place_destroy, place_crash},
+    &(struct contract_factory){
+	"peer-ahead", CONTRACT_SPARSE | CONTRACT_BRIEF, ahead_create, place_destroy, NULL},
     &(struct contract_factory){"peer-late", CONTRACT_SPARSE, late_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-fault", CONTRACT_SPARSE, fault_create_top, place_destroy, NULL},

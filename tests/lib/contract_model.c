@@ -184,7 +184,30 @@ static uint64_t random_off(struct model *m, uint64_t lo, uint64_t hi)
 	return off < lo ? lo : off > hi ? hi : off;
 }
 
-static void random_req(struct model *m, struct rig_req *rr, uint64_t off, uint64_t end)
+/* Memory of the store's, asked for and given back on a loop, as store_submit is called. */
+struct loan {
+	struct store *store;
+	uint64_t off;
+	uint32_t len;
+	void *bytes;
+};
+
+static void lend_now(void *ctx)
+{
+	struct loan *loan = ctx;
+
+	loan->bytes = store_lend(loan->store, loan->off, loan->len);
+}
+
+static void unlend_now(void *ctx)
+{
+	struct loan *loan = ctx;
+
+	store_unlend(loan->store, loan->off, loan->len);
+}
+
+static void random_req(
+    struct model *m, struct rig_req *rr, unsigned loop, uint64_t off, uint64_t end)
 {
 	struct store_req *req = &rr->req;
 	unsigned kind = (unsigned)rig_random_below(&m->random, 100);
@@ -203,6 +226,7 @@ static void random_req(struct model *m, struct rig_req *rr, uint64_t off, uint64
 		req->op = STORE_READ;
 		memset(req->buf, 0x77, req->len);
 		req->flags |= rig_random_below(&m->random, 2) ? STORE_LEND : 0;
+		req->flags |= rig_random_below(&m->random, 2) ? STORE_BRIEF : 0;
 	} else if (kind < 85) {
 		req->op = STORE_ZERO;
 		req->flags |= rig_random_below(&m->random, 8) == 0 ? STORE_FUA : 0;
@@ -216,20 +240,21 @@ static void random_req(struct model *m, struct rig_req *rr, uint64_t off, uint64
 	if (req->op <= STORE_WRITE && req->len > m->stack.store->max_len)
 		req->len = m->stack.store->max_len;
 	if (req->op == STORE_WRITE && rig_random_below(&m->random, 2) == 0) {
-		void *lent = store_lend(m->stack.store, req->off, (uint32_t)req->len);
+		struct loan loan = {m->stack.store, req->off, (uint32_t)req->len, NULL};
 
-		if (lent)
-			req->buf = memcpy(lent, req->buf, req->len);
+		rig_call(m->stack.rig.loops[loop], lend_now, &loan);
+		if (loan.bytes)
+			req->buf = memcpy(loan.bytes, req->buf, req->len);
 	}
 }
 
-/* Disjoint requests over the stripes of one of `shares` users; how many. */
-static unsigned random_batch(struct model *m, struct rig_req *reqs, unsigned share, unsigned shares)
+/* Disjoint requests for a loop: all over, or over its stripes, if `shares` of them share; how many. */
+static unsigned random_batch(struct model *m, struct rig_req *reqs, unsigned loop, unsigned shares)
 {
 	uint64_t stripe = shares > 1 ? STRIPE : SIZE;
 	unsigned n = 0;
 
-	for (uint64_t base = share * stripe; base < SIZE && n < m->pieces;
+	for (uint64_t base = shares > 1 ? loop * stripe : 0; base < SIZE && n < m->pieces;
 	     base += shares * stripe) {
 		uint64_t off = base;
 
@@ -242,14 +267,14 @@ static unsigned random_batch(struct model *m, struct rig_req *reqs, unsigned sha
 			uint64_t end = random_off(m, lo, off + (want < most ? want : most));
 
 			if (rig_random_below(&m->random, 4))
-				random_req(m, &reqs[n++], off, end);
+				random_req(m, &reqs[n++], loop, off, end);
 			off = end;
 		}
 	}
 	return n;
 }
 
-static void batch_done(struct model *m, struct rig_req *reqs, unsigned n)
+static void batch_done(struct model *m, struct rig_req *reqs, unsigned loop, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		const struct store_req *req = &reqs[i].req;
@@ -258,8 +283,11 @@ static void batch_done(struct model *m, struct rig_req *reqs, unsigned n)
 		if (req->op == STORE_READ && reqs[i].err == 0)
 			check_bytes(m, req->buf, req->off, req->len, "in between");
 		if ((req->op == STORE_READ && reqs[i].err == 0 && req->ret_lent) ||
-		    (req->op == STORE_WRITE && req->buf != m->buf + req->off))
-			store_unlend(m->stack.store, req->off, (uint32_t)req->len);
+		    (req->op == STORE_WRITE && req->buf != m->buf + req->off)) {
+			struct loan loan = {m->stack.store, req->off, (uint32_t)req->len, NULL};
+
+			rig_call(m->stack.rig.loops[loop], unlend_now, &loan);
+		}
 	}
 	for (unsigned i = 0; i < n; i++)
 		model_apply(m, &reqs[i].req, reqs[i].err);
@@ -268,11 +296,11 @@ static void batch_done(struct model *m, struct rig_req *reqs, unsigned n)
 static void do_batch(struct model *m, unsigned loop)
 {
 	struct rig_req reqs[PIECES];
-	unsigned n = random_batch(m, reqs, 0, 1);
+	unsigned n = random_batch(m, reqs, loop, 1);
 
 	if (n) {
 		rig_submit(m->stack.rig.loops[loop], m->stack.store, reqs, n);
-		batch_done(m, reqs, n);
+		batch_done(m, reqs, loop, n);
 	}
 }
 
@@ -348,7 +376,7 @@ START_TEST(model_two_loops_at_once)
 		for (unsigned l = 0; l < 2; l++)
 			rig_end(waits[l]);
 		for (unsigned l = 0; l < 2; l++)
-			batch_done(m, reqs[l], n[l]);
+			batch_done(m, reqs[l], l, n[l]);
 	}
 	ck_assert_uint_eq(m->errors, 0);
 	check_all(m, 0);

@@ -1,0 +1,848 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A whole managed region that is cut off at random points and opened again, against a plain array.
+ *
+ * A child process has everything that a managed mount has below its frontend: the cache with its pumps
+ * over the file backend's store in a cache directory, the index, and a donor.  It writes (parts of blocks,
+ * too), punches, reads, flushes, evicts and forgets at random, many requests at a time.  The donor and what was
+ * promised stand in memory that the child shares with the test.  The donor is slow and random about when
+ * it does what it was asked for, keeps what it was not asked to flush apart, loses some of that now and
+ * then (the next FLUSH fails then), and may do so again when the child is gone.
+ *
+ * At the n-th time that the child comes by a chosen point (a step of the index, an operation, a WRITE or
+ * FLUSH at the donor, a promise) it
+ *   is killed: files are as the kernel has them, or
+ *   loses power: files are what tests/unit/disk_shim.h leaves of them.
+ * Then the directory is opened again, and for each sector:
+ *   1. What a reader sees was promised by the last FLUSH, or written since.
+ *   2. It is not older than what the donor had when the child was cut off.
+ *   3. When all that is dirty has been pushed, the donor has just that: so what is clean was the donor's.
+ * A sector's bytes tell who wrote them: each word of it is the write's tag; 0: a punch.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#include "core/cache_pump.h"
+#include "core/puller.h"
+#include "core/pusher.h"
+#include "tests/lib/index_rig.h"
+#include "tests/unit/disk_shim.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define MS ((uint64_t)1000000)
+#define SIZE (4 * MIB)
+
+enum {
+	SECTORS = 8192, /* of SIZE */
+	SINCE = 24, /* writes of one sector between two promises */
+	SLOTS = 12, /* requests at once */
+	SLOT_BYTES = 64 * 1024,
+	ASKED = 256, /* requests at the donor */
+	OPS = 150,
+	REGION_ID = 42,
+};
+
+/* Where a child is cut off, besides the index's steps. */
+enum {
+	AT_OPERATION = INDEX_STEPS,
+	AT_DONOR_WRITE,
+	AT_DONOR_FLUSH,
+	AT_PROMISE,
+	AT_NOTHING,
+};
+
+/* In shared memory. */
+struct world {
+	uint32_t donor[SECTORS]; /* as a reader of the donor sees it */
+	uint32_t stable[SECTORS]; /* what it has for good */
+	uint32_t promised[SECTORS];
+	uint32_t since[SECTORS][SINCE];
+	unsigned since_count[SECTORS];
+	uint32_t tag;
+	bool flush_fails; /* the donor has lost something and not said so yet */
+	unsigned promises, writes, pushes, losses, evicted; /* how much has happened */
+};
+
+static struct world *world;
+static char dir[RIG_PATH_MAX], path[RIG_PATH_MAX + 8];
+
+struct slot {
+	struct store_req req;
+	bool busy;
+	_Alignas(8) uint8_t buf[SLOT_BYTES];
+};
+
+/* A process' time with the region.  Loop thread, but for what is said. */
+struct life {
+	struct index_rig ir; /* the main thread's */
+	struct cache_group *group;
+	struct cache *cache;
+	struct puller *puller;
+	struct pusher *pusher;
+	struct cache_handle *handle;
+	struct store donor;
+	struct store_req *asked[ASKED];
+	bool executed[ASKED]; /* before its answer */
+	unsigned asked_count;
+	struct loop_timer donor_timer, commit_timer;
+	struct index_call cache_commit, own_commit;
+	struct cache_call *cache_waits;
+	bool own_committing;
+	struct rig_random random;
+	uint32_t value[SECTORS]; /* the plain array */
+	uint8_t writing[SECTORS];
+	struct slot slots[SLOTS];
+	unsigned busy;
+	bool flushing, stopped;
+	uint8_t completed[SECTORS]; /* how many of since the flush under way covers */
+	struct cache_flush local_flush;
+	struct cache_call stop;
+	/* The cut: constant, and a counter for any thread. */
+	unsigned cut_at;
+	atomic_int cut_after;
+	bool power;
+	struct rig_random cut_random; /* who cuts */
+	struct rig_random pace; /* the main thread */
+};
+
+static struct life life;
+/* Held while the world changes: the cut comes before or after that, not in between. */
+static pthread_mutex_t world_mu = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool cutting; /* what is read of files from now on means nothing */
+
+static uint64_t below(uint64_t n)
+{
+	return rig_random_below(&life.random, n);
+}
+
+static void fill(void *buf, uint32_t tag, size_t len)
+{
+	uint32_t *words = buf;
+
+	for (size_t i = 0; i < len / 4; i++)
+		words[i] = tag;
+}
+
+/* The tag of a sector's bytes, which are of one write. */
+static uint32_t tag_of(const uint8_t *bytes)
+{
+	uint32_t first, word;
+
+	memcpy(&first, bytes, 4);
+	for (unsigned i = 0; i < DISK_SECTOR; i += 4) {
+		memcpy(&word, bytes + i, 4);
+		rig_check(word == first, "a sector of %u and %u", first, word);
+	}
+	return first;
+}
+
+/* ---- the cut ---- */
+
+static void come_by(unsigned point)
+{
+	if (point != life.cut_at || atomic_fetch_sub(&life.cut_after, 1) != 0)
+		return;
+	pthread_mutex_lock(&world_mu); /* for ever */
+	cutting = true;
+	if (life.power)
+		disk_cut(path, &life.cut_random);
+	kill(getpid(), SIGKILL);
+	pause();
+}
+
+static void on_step(void *ctx, enum index_step step)
+{
+	come_by(step);
+}
+
+/* ---- the donor ---- */
+
+static void donor_loses(struct rig_random *random)
+{
+	for (unsigned s = 0; s < SECTORS; s++)
+		if (world->donor[s] != world->stable[s] && rig_random_below(random, 2))
+			world->donor[s] = world->stable[s];
+	world->flush_fails = true;
+	world->losses++;
+}
+
+static void donor_change(const struct store_req *req)
+{
+	uint64_t first = req->off / DISK_SECTOR, count = req->len / DISK_SECTOR;
+
+	pthread_mutex_lock(&world_mu);
+	for (uint64_t i = 0; i < count; i++)
+		world->donor[first + i] =
+		    req->op == STORE_ZERO ? 0 : tag_of((const uint8_t *)req->buf + i * DISK_SECTOR);
+	world->pushes++;
+	pthread_mutex_unlock(&world_mu);
+	come_by(AT_DONOR_WRITE);
+}
+
+static int donor_flush(void)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&world_mu);
+	if (world->flush_fails)
+		err = -EIO;
+	else
+		memcpy(world->stable, world->donor, sizeof(world->stable));
+	world->flush_fails = false;
+	pthread_mutex_unlock(&world_mu);
+	come_by(AT_DONOR_FLUSH);
+	return err;
+}
+
+static bool is_zero(uint64_t block)
+{
+	for (unsigned i = 0; i < STORE_BLOCK / DISK_SECTOR; i++)
+		if (world->donor[block * STORE_BLOCK / DISK_SECTOR + i])
+			return false;
+	return true;
+}
+
+/* One extent: the run of blocks like the first. */
+static void donor_extents(struct store_req *req)
+{
+	uint64_t first = req->off / STORE_BLOCK, end = (req->off + req->len) / STORE_BLOCK, b;
+	bool hole = is_zero(first);
+
+	for (b = first; b < end && is_zero(b) == hole;)
+		b++;
+	req->extents[0] = (struct extent){
+	    .off = req->off,
+	    .len = (b - first) * STORE_BLOCK,
+	    .flags = hole ? EXTENT_HOLE : 0,
+	};
+	req->ret_extents = 1;
+}
+
+static int donor_execute(struct store_req *req)
+{
+	switch (req->op) {
+	case STORE_READ:
+		for (uint64_t i = 0; i < req->len; i += DISK_SECTOR)
+			fill((uint8_t *)req->buf + i, world->donor[(req->off + i) / DISK_SECTOR],
+			    DISK_SECTOR);
+		return 0;
+	case STORE_WRITE:
+	case STORE_ZERO:
+		donor_change(req);
+		return 0;
+	case STORE_FLUSH:
+		return donor_flush();
+	case STORE_EXTENTS:
+		donor_extents(req);
+		return 0;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* Answers some of what was asked, in any order. */
+static void donor_answers(struct loop_timer *timer)
+{
+	for (uint64_t n = 1 + below(4); n > 0 && life.asked_count; n--) {
+		unsigned i = (unsigned)below(life.asked_count);
+		struct store_req *req = life.asked[i];
+		bool executed = life.executed[i];
+
+		life.asked_count--;
+		life.asked[i] = life.asked[life.asked_count];
+		life.executed[i] = life.executed[life.asked_count];
+		store_complete(req, executed ? 0 : donor_execute(req));
+	}
+	if (life.asked_count && !life.donor_timer.loop)
+		loop_timer_set(loop_self(), &life.donor_timer, loop_now_ns() + below(MS / 4));
+}
+
+static void donor_submit(struct store *store, struct store_req *req)
+{
+	bool change = req->op == STORE_WRITE || req->op == STORE_ZERO;
+
+	rig_check(life.asked_count < ASKED, "too much at the donor");
+	life.asked[life.asked_count] = req;
+	life.executed[life.asked_count] = change && below(2);
+	if (life.executed[life.asked_count++])
+		donor_execute(req);
+	if (!life.donor_timer.loop)
+		loop_timer_set(loop_self(), &life.donor_timer, loop_now_ns() + below(MS / 4));
+}
+
+static const struct store_ops donor_ops = {.name = "donor", .submit = donor_submit};
+
+/* ---- the index ---- */
+
+static unsigned on_take(void *ctx, struct index_chunk *chunks, unsigned max)
+{
+	struct cache_chunk some[4]; /* few: takes are in several parts, too */
+	unsigned n = 0, got, want;
+
+	do {
+		want = max - n < 4 ? max - n : 4;
+		got = cache_take_changed(life.cache, some, want);
+		for (unsigned i = 0; i < got; i++)
+			chunks[n++] =
+			    (struct index_chunk){some[i].idx, some[i].resident, some[i].dirty};
+	} while (got == want && n < max);
+	return n;
+}
+
+static void on_state(void *ctx, struct index_chunk *chunk)
+{
+	struct cache_chunk now = {.idx = chunk->idx};
+
+	cache_look(life.cache, &now);
+	chunk->resident = now.resident;
+	chunk->dirty = now.dirty;
+}
+
+static void on_give_back(void *ctx, const struct index_chunk *chunks, unsigned count)
+{
+	ck_abort_msg("nothing fails here");
+}
+
+static void on_stored(void *ctx, const struct index_chunk *chunks, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct cache_chunk chunk = {chunks[i].idx, chunks[i].resident, chunks[i].dirty};
+
+		cache_stored(life.cache, &chunk, 1);
+	}
+}
+
+static const struct indexed_ops index_ops = {
+    .take = on_take, .state = on_state, .give_back = on_give_back, .stored = on_stored};
+
+static void describe(void)
+{
+	struct index_region region = {
+	    .id = REGION_ID, .size = SIZE, .durability = -1, .name = "region"};
+
+	indexed_describe(life.ir.indexed, &region);
+}
+
+static void cache_committed(struct index_call *call, int err)
+{
+	struct cache_call *waits = life.cache_waits;
+
+	life.cache_waits = NULL;
+	waits->done(waits, err);
+}
+
+static void on_commit(void *ctx, struct cache_call *call)
+{
+	rig_check(!life.cache_waits, "one at a time");
+	life.cache_waits = call;
+	life.cache_commit.done = cache_committed;
+	describe();
+	indexed_commit(life.ir.indexed, &life.cache_commit);
+}
+
+static void own_committed(struct index_call *call, int err)
+{
+	life.own_committing = false;
+}
+
+static void commit_time(struct loop_timer *timer)
+{
+	if (life.own_committing)
+		return;
+	life.own_committing = true;
+	life.own_commit.done = own_committed;
+	describe();
+	indexed_commit(life.ir.indexed, &life.own_commit);
+}
+
+static void on_changed(void *ctx)
+{
+	if (!life.commit_timer.loop)
+		loop_timer_set(loop_self(), &life.commit_timer, loop_now_ns() + below(20 * MS));
+}
+
+/* ---- opening and closing ---- */
+
+/* On the loop. */
+static void make_cache(void *ctx)
+{
+	struct loop *loop = life.ir.rig.loops[0];
+	struct cache_group_conf group = {.loop = loop, .size = 2 * MIB, .max_dirty = MIB};
+	struct cache_conf conf = {
+	    .local = life.ir.store,
+	    .size = SIZE,
+	    .size_max = SIZE,
+	    .commit = on_commit,
+	    .changed = on_changed,
+	};
+	struct err err;
+
+	life.donor_timer.expired = donor_answers;
+	life.commit_timer.expired = commit_time;
+	store_init(&life.donor, &donor_ops, SIZE);
+	indexed_start(life.ir.indexed, &index_ops, NULL);
+	ck_assert_int_eq(cache_group_create(&group, &life.group, &err), 0);
+	conf.group = life.group;
+	ck_assert_int_eq(cache_create(&conf, &life.cache, &err), 0);
+	ck_assert_int_eq(
+	    puller_create(&(struct puller_conf){life.cache, below(3) ? PULL_NONE : PULL_ALL},
+		&life.puller, &err),
+	    0);
+	ck_assert_int_eq(
+	    pusher_create(&(struct pusher_conf){life.cache, below(30), 0}, &life.pusher, &err), 0);
+	for (size_t i = 0; i < life.ir.load.count; i++) {
+		const struct index_chunk *chunk = &life.ir.load.chunks[i];
+
+		cache_load(
+		    life.cache, &(struct cache_chunk){chunk->idx, chunk->resident, chunk->dirty});
+	}
+	cache_attach(life.cache, &life.donor);
+	ck_assert_int_eq(
+	    cache_handle_create(life.cache, POOL_READ | POOL_WRITE, &life.handle, &err), 0);
+}
+
+static void life_open(void)
+{
+	index_rig_open(&life.ir, path, on_step, NULL);
+	index_rig_load_ok(&life.ir, REGION_ID, "region", SIZE);
+	ck_assert_str_eq(life.ir.load.aside, "");
+	rig_call(life.ir.rig.loops[0], make_cache, NULL);
+}
+
+static void on_stopped(struct cache_call *call, int err)
+{
+	life.stopped = true;
+}
+
+static void stop_cache(void *ctx)
+{
+	store_destroy(&life.handle->handle.store);
+	life.stop.done = on_stopped;
+	cache_stop(life.cache, &life.stop);
+}
+
+static void look_stopped(void *ctx)
+{
+	*(bool *)ctx = life.stopped && !life.own_committing;
+}
+
+static void free_pumps(void *ctx)
+{
+	puller_destroy(life.puller);
+	pusher_destroy(life.pusher);
+	loop_timer_cancel(&life.commit_timer);
+}
+
+static void free_cache(void *ctx)
+{
+	cache_destroy(life.cache);
+	cache_group_destroy(life.group);
+}
+
+/* Waits until fn says so; real time goes by meanwhile. */
+static void wait_until(void (*fn)(void *ctx))
+{
+	bool is_so = false;
+
+	for (unsigned i = 0; !is_so; i++) {
+		rig_check(i < 200000, "it hangs");
+		rig_call(life.ir.rig.loops[0], fn, &is_so);
+		if (!is_so)
+			usleep(100);
+	}
+}
+
+static void life_close(void (*end)(struct index_ask *ask))
+{
+	rig_call(life.ir.rig.loops[0], stop_cache, NULL);
+	wait_until(look_stopped);
+	rig_call(life.ir.rig.loops[0], free_pumps, NULL);
+	ck_assert_int_eq(index_rig_end(&life.ir, end, NULL), 0);
+	rig_call(life.ir.rig.loops[0], free_cache, NULL);
+	index_rig_close(&life.ir);
+}
+
+/* ---- what the child does ---- */
+
+/* What is to be promised when a flush that begins now succeeds. */
+static void promise_begin(void)
+{
+	life.flushing = true;
+	for (unsigned s = 0; s < SECTORS; s++)
+		life.completed[s] = (uint8_t)(world->since_count[s] - life.writing[s]);
+}
+
+static void promise_end(int err)
+{
+	life.flushing = false;
+	if (err)
+		return;
+	pthread_mutex_lock(&world_mu);
+	for (unsigned s = 0; s < SECTORS; s++) {
+		unsigned n = life.completed[s];
+
+		if (n == 0)
+			continue;
+		world->promised[s] = world->since[s][n - 1];
+		world->since_count[s] -= n;
+		memmove(world->since[s], world->since[s] + n,
+		    world->since_count[s] * sizeof(world->since[s][0]));
+	}
+	world->promises++;
+	pthread_mutex_unlock(&world_mu);
+	come_by(AT_PROMISE);
+}
+
+static void local_flushed(struct cache_flush *flush, int err)
+{
+	promise_end(err);
+}
+
+static void check_read(const struct store_req *req)
+{
+	if (cutting)
+		return;
+	for (uint64_t i = 0; i < req->len; i += DISK_SECTOR) {
+		uint64_t s = (req->off + i) / DISK_SECTOR;
+		uint32_t tag = tag_of((const uint8_t *)req->buf + i);
+
+		rig_check(tag == life.value[s], "sector %u reads %u, not %u", (unsigned)s, tag,
+		    life.value[s]);
+	}
+}
+
+static void slot_done(struct store_req *req, int err)
+{
+	struct slot *slot = (struct slot *)req;
+	uint64_t first = req->off / DISK_SECTOR;
+
+	slot->busy = false;
+	life.busy--;
+	if (req->op == STORE_FLUSH) {
+		promise_end(err);
+		return;
+	}
+	rig_check(err == 0, "%s: %d", store_op_name(req->op), err);
+	if (req->op == STORE_READ)
+		check_read(req);
+	else
+		memset(life.writing + first, 0, req->len / DISK_SECTOR);
+}
+
+static void submit(struct slot *slot)
+{
+	slot->req.done = slot_done;
+	slot->busy = true;
+	life.busy++;
+	store_submit(&life.handle->handle.store, &slot->req);
+}
+
+static bool overlaps(uint64_t first, uint64_t count)
+{
+	for (unsigned i = 0; i < SLOTS; i++) {
+		const struct store_req *req = &life.slots[i].req;
+
+		if (life.slots[i].busy && req->len && req->off / DISK_SECTOR < first + count &&
+		    first < (req->off + req->len) / DISK_SECTOR)
+			return true;
+	}
+	return false;
+}
+
+static void note_write(uint64_t first, uint64_t count, uint32_t tag)
+{
+	pthread_mutex_lock(&world_mu);
+	for (uint64_t s = first; s < first + count; s++) {
+		world->since[s][world->since_count[s]++] = tag;
+		life.value[s] = tag;
+		life.writing[s] = 1;
+	}
+	world->writes++;
+	pthread_mutex_unlock(&world_mu);
+}
+
+static void begin_range(struct slot *slot, enum store_op op)
+{
+	/* Half of all in an eighth of the region: what is hot is written while it is pushed. */
+	uint64_t most = below(2) ? SECTORS : SECTORS / 8, count = 1 + below(below(2) ? 16 : 128);
+	uint64_t first = below(most);
+	uint32_t tag;
+
+	if (below(2)) { /* whole blocks */
+		first &= ~(uint64_t)7;
+		count = (count + 7) & ~(uint64_t)7;
+	}
+	if (first + count > SECTORS || overlaps(first, count))
+		return;
+	for (uint64_t s = first; op != STORE_READ && s < first + count; s++)
+		if (world->since_count[s] == SINCE)
+			return;
+	slot->req = (struct store_req){
+	    .op = op,
+	    .off = first * DISK_SECTOR,
+	    .len = count * DISK_SECTOR,
+	    .buf = slot->buf,
+	};
+	if (op != STORE_READ) {
+		tag = op == STORE_ZERO ? 0 : ++world->tag;
+		fill(slot->buf, tag, slot->req.len);
+		note_write(first, count, tag);
+	}
+	submit(slot);
+}
+
+static void begin_flush(struct slot *slot, bool local)
+{
+	if (life.flushing)
+		return;
+	promise_begin();
+	if (local) {
+		life.local_flush =
+		    (struct cache_flush){.durability = CACHE_LOCAL, .done = local_flushed};
+		cache_flush(life.cache, &life.local_flush);
+		return;
+	}
+	slot->req = (struct store_req){.op = STORE_FLUSH};
+	submit(slot);
+}
+
+static void do_something(void *ctx)
+{
+	uint64_t kind = below(100);
+	struct slot *slot = NULL;
+
+	for (unsigned i = 0; i < SLOTS && !slot; i++)
+		if (!life.slots[i].busy)
+			slot = &life.slots[i];
+	if (!slot)
+		return;
+	if (kind < 40) {
+		begin_range(slot, STORE_WRITE);
+	} else if (kind < 46) {
+		begin_range(slot, STORE_ZERO);
+	} else if (kind < 70) {
+		begin_range(slot, STORE_READ);
+	} else if (kind < 78) {
+		begin_flush(slot, false);
+	} else if (kind < 82) {
+		begin_flush(slot, true);
+	} else if (kind < 91) {
+		world->evicted += cache_evict(life.cache, below(SIZE), below(SIZE)) > 0;
+	} else if (kind < 94) {
+		/* What the donor has not flushed and is dropped, it may lose: that is told, but lost. */
+		if (!cache_unflushed(life.cache))
+			cache_drop_clean(life.cache, SIZE);
+	} else if (kind < 97) {
+		commit_time(NULL);
+	} else {
+		pthread_mutex_lock(&world_mu);
+		donor_loses(&life.random);
+		pthread_mutex_unlock(&world_mu);
+	}
+}
+
+static void look_idle(void *ctx)
+{
+	*(bool *)ctx = life.busy == 0 && !life.flushing;
+}
+
+static void child_work(void)
+{
+	life_open();
+	/* The test has seen to it that nothing is open: what was promised is what there is. */
+	memcpy(life.value, world->promised, sizeof(life.value));
+	for (unsigned i = 0; i < OPS; i++) {
+		come_by(AT_OPERATION);
+		rig_call(life.ir.rig.loops[0], do_something, NULL);
+		if (rig_random_below(&life.pace, 3) == 0)
+			usleep((unsigned)rig_random_below(&life.pace, 1500));
+	}
+	wait_until(look_idle);
+	/* With what is dirty: the index has it. */
+	life_close(life.power ? index_ask_abandon : index_ask_close);
+	_exit(0);
+}
+
+/* ---- the test ---- */
+
+static void life_begin(unsigned at, unsigned after, bool power, uint64_t seed)
+{
+	memset(&life, 0, sizeof(life));
+	life.random.state = seed;
+	life.cut_random.state = seed + 1;
+	life.pace.state = seed + 2;
+	life.cut_at = at;
+	life.cut_after = (int)after;
+	life.power = power;
+}
+
+/* Whether the child was cut off. */
+static bool run_child(unsigned at, unsigned after, bool power, uint64_t seed)
+{
+	pid_t pid = fork();
+	int status;
+
+	ck_assert_int_ge(pid, 0);
+	if (pid == 0) {
+		life_begin(at, after, power, seed);
+		if (power)
+			disk_begin(dir);
+		child_work();
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return true;
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %x", status);
+	return false;
+}
+
+/* When a sector had this value: 0 is when it was promised, then one for each write; last: of several the
+ * last.  -1: before. */
+static int when(unsigned s, uint32_t tag, bool last)
+{
+	int found = tag == world->promised[s] ? 0 : -1;
+
+	for (unsigned i = 0; i < world->since_count[s]; i++)
+		if (world->since[s][i] == tag && (last || found < 0))
+			found = (int)i + 1;
+	return found;
+}
+
+static void read_all(uint32_t *ret_seen)
+{
+	static uint8_t buf[256 * 1024];
+
+	for (uint64_t off = 0; off < SIZE; off += sizeof(buf)) {
+		ck_assert_int_eq(rig_read(life.ir.rig.loops[0], &life.handle->handle.store, off,
+				     buf, sizeof(buf)),
+		    0);
+		for (uint64_t i = 0; i < sizeof(buf); i += DISK_SECTOR)
+			ret_seen[(off + i) / DISK_SECTOR] = tag_of(buf + i);
+	}
+}
+
+static void check_seen(const uint32_t *seen, const uint32_t *donor, const char *what)
+{
+	for (unsigned s = 0; s < SECTORS; s++) {
+		/* Which zeros the donor's are nobody knows. */
+		int now = when(s, seen[s], true), there = donor[s] ? when(s, donor[s], false) : -1;
+
+		rig_check(now >= 0, "%s: sector %u reads %u; promised %u", what, s, seen[s],
+		    world->promised[s]);
+		rig_check(now >= there, "%s: sector %u reads %u, the donor had %u, which is newer",
+		    what, s, seen[s], donor[s]);
+	}
+}
+
+/* Opens what the child has left, looks at everything, pushes it, and begins the next life with that. */
+static void verify(const char *what, uint64_t seed)
+{
+	static uint32_t seen[SECTORS], donor[SECTORS];
+	struct rig_random random = {.state = seed};
+	int rc;
+
+	if (rig_random_below(&random, 3) == 0)
+		donor_loses(&random);
+	world->flush_fails = false; /* a new session knows nothing of the old one's pushes */
+	memcpy(donor, world->donor, sizeof(donor));
+	life_begin(AT_NOTHING, 0, false, seed);
+	life_open();
+	read_all(seen);
+	check_seen(seen, donor, what);
+	rc = rig_op(life.ir.rig.loops[0], &life.handle->handle.store, STORE_FLUSH, 0, 0, 0);
+	ck_assert_int_eq(rc, 0);
+	for (unsigned s = 0; s < SECTORS; s++)
+		rig_check(world->stable[s] == seen[s],
+		    "%s: sector %u was %u before all was pushed, and is %u now", what, s, seen[s],
+		    world->stable[s]);
+	life_close(rig_random_below(&random, 2) ? index_ask_close : index_ask_abandon);
+	memcpy(world->promised, seen, sizeof(seen));
+	memset(world->since_count, 0, sizeof(world->since_count));
+}
+
+static const struct {
+	unsigned at;
+	const char *name;
+	unsigned often; /* about how many times a child comes by */
+} points[] = {
+    {INDEX_STEP_SETTLED, "settled", 1},
+    {INDEX_STEP_SYNCED, "synced", 20},
+    {INDEX_STEP_SUMMED, "summed", 20},
+    {INDEX_STEP_STORED, "stored", 20},
+    {INDEX_STEP_COMMITTED, "committed", 20},
+    {AT_OPERATION, "operation", OPS},
+    {AT_DONOR_WRITE, "donor's write", 40},
+    {AT_DONOR_WRITE, "donor's write", 40},
+    {AT_DONOR_FLUSH, "donor's flush", 8},
+    {AT_PROMISE, "promise", 6},
+    {AT_NOTHING, "nothing", 1},
+};
+
+static void lives(bool power)
+{
+	const char *set = getenv("LIVES");
+	unsigned rounds = set ? (unsigned)atoi(set) : 5, cuts = 0;
+	struct rig_random random;
+	char what[100];
+
+	rig_random_init(&random, power ? "power_lives" : "kill_lives");
+	rig_tmpdir("/dev/shm", dir);
+	snprintf(path, sizeof(path), "%s/cache", dir);
+	world =
+	    mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(world, MAP_FAILED);
+	world->tag = 100000;
+	for (unsigned s = 0; s < SECTORS; s++)
+		world->donor[s] = world->stable[s] = world->promised[s] = s / 64 % 3 ? s + 1 : 0;
+	for (unsigned round = 0; round < rounds; round++)
+		for (unsigned p = 0; p < sizeof(points) / sizeof(points[0]); p++) {
+			unsigned after = (unsigned)rig_random_below(&random, points[p].often);
+
+			snprintf(what, sizeof(what), "round %u, cut at %s %u", round,
+			    points[p].name, after);
+			cuts += run_child(points[p].at, after, power, rig_random(&random));
+			verify(what, rig_random(&random));
+		}
+	printf(
+	    "%s: %u cut off; %u writes, %u pushes, %u promises, %u evictions; the donor lost %u times\n",
+	    power ? "power" : "kill", cuts, world->writes, world->pushes, world->promises,
+	    world->evicted, world->losses);
+	ck_assert_uint_gt(cuts, rounds * 4);
+	rig_tmpdir_remove(dir);
+	munmap(world, sizeof(*world));
+}
+
+START_TEST(kill_lives)
+{
+	lives(false);
+}
+END_TEST
+
+START_TEST(power_lives)
+{
+	lives(true);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cache_crash_full");
+	TCase *tcase = tcase_create("cache_crash_full");
+	SRunner *runner;
+	int failed;
+
+	tcase_add_unchecked_fixture(tcase, rig_tmpdirs_begin, rig_tmpdirs_end);
+	tcase_add_test(tcase, kill_lives);
+	tcase_add_test(tcase, power_lives);
+	tcase_set_timeout(tcase, 200);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
