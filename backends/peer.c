@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A pool at a donor: its requests, from submit over the wire to done.  peer_data.c has what is particular to
- * those for bytes, peer_handle.c what is open, peer_link.c the connection.
+ * those for bytes, peer_handle.c what is open, peer_link.c the connection, peer_extra.c and
+ * peer_stripe.c further ones for reads.
  *
  * A request's states, and who moves them:
  *   waiting   no slot (or no body) was free: queued in waiting_data / waiting_control
@@ -11,8 +12,8 @@
  *
  * Invariants:
  *   1. A request keeps its slot, and its slot its id, until done: also over connections.
- *   2. slot->sending is true while the connection's queue points at the request's memory; done never
- *      runs while it is.
+ *   2. slot->busy says that a connection's queue points at the request's memory, or that a further connection
+ *      has it; done never runs while it does.
  *   3. A handle that is not stale is open at the donor whenever data requests for it are sent: after a
  *      reconnect to a donor that forgot the session, re-opens are answered before replays are sent.
  *
@@ -24,7 +25,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* ---- slots ---- */
 
@@ -49,7 +49,7 @@ struct peer_slot *peer_slot_get(struct peer *peer)
 
 void peer_slot_put(struct peer *peer, struct peer_slot *slot)
 {
-	assert(!slot->sending);
+	assert(!slot->busy);
 	*(slot->prev ? &slot->prev->next : &peer->first) = slot->next;
 	*(slot->next ? &slot->next->prev : &peer->last) = slot->prev;
 	if (slot->body)
@@ -64,14 +64,14 @@ void peer_slot_put(struct peer *peer, struct peer_slot *slot)
 
 static void slot_sent(struct conn_out *out, int err)
 {
-	((struct peer_slot *)out)->sending = false;
+	((struct peer_slot *)out)->busy = 0;
 }
 
 void peer_slot_send(struct peer *peer, struct peer_slot *slot)
 {
 	if (!link_is_up(peer) || peer->reopens)
 		return;
-	slot->sending = true;
+	slot->busy = PEER_SENDING;
 	slot->out.sent = slot_sent;
 	conn_send(peer->conn, &slot->out);
 }
@@ -125,6 +125,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 	if (req->op == POOL_CLOSE) {
 		assert(req->handle);
 		((struct peer_handle *)req->handle)->open = false;
+		peer_stripe_close(peer, req->handle->number);
 		if (link_refuses(peer)) {
 			peer->orphans[req->handle->number] = true;
 			peer_handle_free(peer, req->handle);
@@ -132,7 +133,8 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 			return;
 		}
 	}
-	if (peer->waiting_control || !peer->free_slots || !peer->free_body_count) {
+	if (peer->waiting_control || !peer->free_slots || !peer->free_body_count ||
+	    peer_stripe_owe(peer, req->op)) {
 		req->next = NULL;
 		*peer->waiting_control_tail = req;
 		peer->waiting_control_tail = &req->next;
@@ -183,10 +185,11 @@ static void control_done(struct peer *peer, struct peer_slot *slot, int err, boo
 
 /* ---- replies ---- */
 
-/* Slots became free: those who wait move up.  done may have submitted more in the meantime. */
-static void start_waiting(struct peer *peer)
+/* done may have submitted more in the meantime. */
+void peer_req_start_waiting(struct peer *peer)
 {
-	while (peer->waiting_control && peer->free_slots && peer->free_body_count) {
+	while (peer->waiting_control && peer->free_slots && peer->free_body_count &&
+	       !peer_stripe_owe(peer, peer->waiting_control->op)) {
 		struct pool_req *req = peer->waiting_control;
 
 		peer->waiting_control = req->next;
@@ -208,7 +211,7 @@ static struct peer_slot *find_slot(struct peer *peer, uint64_t id)
 {
 	struct peer_slot *slot = &peer->slots[id % PEER_SLOTS];
 
-	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->sending || peer->reopens)
+	if (slot->id != id || (!slot->sreq && !slot->preq) || slot->busy || peer->reopens)
 		return NULL;
 	return slot;
 }
@@ -269,7 +272,7 @@ int peer_req_reply(struct peer *peer)
 			return -EPROTO;
 		control_done(peer, slot, err, true);
 	}
-	start_waiting(peer);
+	peer_req_start_waiting(peer);
 	return 0;
 }
 
@@ -290,7 +293,7 @@ void peer_req_lost(struct peer *peer)
 		if (slot->interrupted)
 			slot_done(peer, slot, -EINTR);
 	}
-	start_waiting(peer);
+	peer_req_start_waiting(peer);
 }
 
 void peer_req_fail_all(struct peer *peer, int err)
@@ -352,7 +355,7 @@ static void replay(struct peer *peer)
 	for (uint32_t i = 1; i < peer->handle_room; i++)
 		if (!peer->handles[i] && peer->orphans[i])
 			peer_handle_close_orphan(peer, i);
-	start_waiting(peer);
+	peer_req_start_waiting(peer);
 }
 
 void peer_req_replay(struct peer *peer, bool forgotten)
@@ -395,7 +398,7 @@ static void interrupt_slot(struct peer *peer, struct peer_slot *slot)
 	/* While there is a connection its reply may be on the way into the request's buffer. */
 	if (!link_is_up(peer) && (!peer->conn || peer->state == LINK_GREETING)) {
 		slot_done(peer, slot, -EINTR);
-		start_waiting(peer);
+		peer_req_start_waiting(peer);
 	}
 }
 
@@ -448,6 +451,7 @@ static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
 static void peer_free(struct peer *peer)
 {
 	link_fini(peer);
+	peer_extras_fini(peer);
 	free(peer->host);
 	free(peer->pool_name);
 	while (peer->regions) {
@@ -480,12 +484,14 @@ static const struct pool_ops peer_pool_ops = {
 };
 
 /* Everything that the data path uses, allocated and touched. */
-static int peer_alloc(struct peer *peer)
+static int peer_alloc(struct peer *peer, const struct peer_conf *conf)
 {
 	peer->slots = calloc(PEER_SLOTS, sizeof(peer->slots[0]));
 	peer->bodies = calloc(PEER_BODIES, FRAME_BODY_MAX);
 	peer->stats = calloc(1, sizeof(*peer->stats));
-	if (!peer->slots || !peer->bodies || !peer->stats || peer_handle_room(peer, 1))
+	if (!peer->slots || !peer->bodies || !peer->stats ||
+	    peer_extras_init(peer, conf->conns ? conf->conns - 1 : 0, conf->client) ||
+	    peer_handle_room(peer, 1))
 		return -ENOMEM;
 	for (unsigned i = PEER_SLOTS; i-- > 0;) {
 		peer->slots[i].id = UINT64_MAX;
@@ -495,21 +501,6 @@ static int peer_alloc(struct peer *peer)
 	for (unsigned i = 0; i < PEER_BODIES; i++)
 		peer->free_bodies[i] = peer->bodies + (size_t)i * FRAME_BODY_MAX;
 	peer->free_body_count = PEER_BODIES;
-	return 0;
-}
-
-/* The session's id; see struct frame_hello. */
-static int make_session(struct peer *peer, const char *client)
-{
-	uint64_t h = 14695981039346656037u; /* FNV-1a */
-
-	if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
-		return -EIO;
-	if (!client)
-		return 0;
-	for (; *client; client++)
-		h = (h ^ (uint8_t)*client) * 1099511628211u;
-	memcpy(peer->session, &h, FRAME_CLIENT_LEN);
 	return 0;
 }
 
@@ -538,9 +529,9 @@ int peer_pool_create(
 	peer->next_seq = 1;
 	peer->waiting_data_tail = &peer->waiting_data;
 	peer->waiting_control_tail = &peer->waiting_control;
-	if (!peer->host || !peer->pool_name || peer_alloc(peer))
+	if (!peer->host || !peer->pool_name || peer_alloc(peer, conf))
 		rc = err_set(err, -ENOMEM, "out of memory");
-	else if (make_session(peer, conf->client))
+	else if (link_make_session(peer->session, conf->client, 0))
 		rc = err_set(err, -EIO, "no random numbers for a session");
 	else
 		rc = link_init(peer, err);

@@ -14,6 +14,8 @@
 #include "core/loop.h"
 #include "core/pool.h"
 
+enum { PEER_CONNS_MAX = 16 };
+
 struct peer_conf {
 	const char *host; /* name or address; kept */
 	uint16_t port;
@@ -29,6 +31,7 @@ struct peer_conf {
 	bool
 	    soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
 	uint64_t timeo_ms;
+	unsigned conns; /* connections that share long reads, at most PEER_CONNS_MAX; 0: one */
 
 	/* Called once: err NULL, the pool answers; or why it does not.  From the loop. */
 	void (*ready)(void *ctx, const struct err *err);
@@ -43,12 +46,14 @@ struct peer_status {
 	unsigned reconnects;
 	uint64_t rtt_ns; /* of the last handshake or ping */
 	unsigned in_flight; /* requests at the donor or waiting for it */
-	uint64_t bytes_in, bytes_out;
+	uint64_t bytes_in, bytes_out; /* of all connections */
+	unsigned conns, conns_up; /* connections that are wanted, and that there are */
+	uint64_t striped; /* READs that were answered over others than the first */
 	char address[64]; /* "192.0.2.1:10819" */
 };
 
 /* Resolves the name (blocks; never again later) and begins to connect; conf->ready tells how that
- * went.  The pool may be used after it succeeded; the lost connection is made again for ever.  conf is
+ * went, of the first connection: the others come when they can, and are done without until then.  The pool may be used after it succeeded; the lost connection is made again for ever.  conf is
  * borrowed until return, its strings longer. */
 int peer_pool_create(
     struct loop *loop, const struct peer_conf *conf, struct pool **ret_pool, struct err *err);

@@ -83,6 +83,15 @@ static void peer_store_submit(struct store *store, struct store_req *req)
 	}
 }
 
+/* As peer_store_submit, on a mount with further connections. */
+static void peer_striped_submit(struct store *store, struct store_req *req)
+{
+	if (req->op == STORE_READ && req->len >= PEER_LONG &&
+	    peer_stripe_read((struct peer_handle *)store, req))
+		return;
+	peer_store_submit(store, req);
+}
+
 void peer_data_done(struct peer *peer, struct peer_slot *slot, int err)
 {
 	struct store_req *req = slot->sreq;
@@ -100,24 +109,33 @@ void peer_data_done(struct peer *peer, struct peer_slot *slot, int err)
 	store_complete(req, err);
 }
 
-/* Takes the results of a successful data reply. */
+static inline int read_result(struct conn *conn, const struct frame_rep *rep, struct store_req *req)
+{
+	if (rep->flags & FRAME_F_ZEROS) {
+		if (rep->payload)
+			return -EPROTO;
+		if (req->flags & STORE_LEND)
+			req->buf = (void *)(uintptr_t)store_zeros;
+		else
+			memset(req->buf, 0, req->len);
+		return 0;
+	}
+	req->ret_pipe = conn_payload_pipe(conn);
+	return rep->payload == req->len ? 0 : -EPROTO;
+}
+
+int peer_data_read(struct conn *conn, const struct frame_rep *rep, struct store_req *req)
+{
+	return read_result(conn, rep, req);
+}
+
 int peer_data_result(struct peer *peer, struct store_req *req)
 {
 	const struct frame_rep *rep = &peer->rep;
 
 	switch (req->op) {
 	case STORE_READ:
-		if (rep->flags & FRAME_F_ZEROS) {
-			if (rep->payload)
-				return -EPROTO;
-			if (req->flags & STORE_LEND)
-				req->buf = (void *)(uintptr_t)store_zeros;
-			else
-				memset(req->buf, 0, req->len);
-			return 0;
-		}
-		req->ret_pipe = conn_payload_pipe(peer->conn);
-		return rep->payload == req->len ? 0 : -EPROTO;
+		return read_result(peer->conn, rep, req);
 	case STORE_EXTENTS:
 		return frame_extents_get(peer->control, rep->payload, req->off, req->len,
 		    req->extents, req->extents_max, &req->ret_extents);
@@ -134,6 +152,14 @@ static void peer_store_destroy(struct store *store)
 const struct store_ops peer_store_ops = {
     .name = "peer",
     .submit = peer_store_submit,
+    .interrupt = peer_store_interrupt,
+    .destroy = peer_store_destroy,
+};
+
+/* Apart, so that a mount with one connection does not even ask. */
+const struct store_ops peer_striped_ops = {
+    .name = "peer",
+    .submit = peer_striped_submit,
     .interrupt = peer_store_interrupt,
     .destroy = peer_store_destroy,
 };

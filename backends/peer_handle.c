@@ -47,6 +47,8 @@ int peer_handle_room(struct peer *peer, uint32_t number)
 	if (!orphans)
 		return -ENOMEM;
 	peer->orphans = orphans;
+	if (peer_stripe_room(peer, room))
+		return -ENOMEM;
 	memset(grown + peer->handle_room, 0, (room - peer->handle_room) * sizeof(grown[0]));
 	memset(orphans + peer->handle_room, 0, (room - peer->handle_room) * sizeof(orphans[0]));
 	peer->handle_room = room;
@@ -99,7 +101,9 @@ int peer_handle_create(struct peer *peer, struct pool_req *req)
 	ph = calloc(1, sizeof(*ph));
 	if (!ph)
 		return -ENOMEM;
-	store_init(&ph->handle.store, &peer_store_ops, peer->pool.size_max);
+	store_init(&ph->handle.store,
+	    peer->extra_count && req->flags & POOL_READ ? &peer_striped_ops : &peer_store_ops,
+	    peer->pool.size_max);
 	ph->handle.store.stats = peer->stats;
 	ph->handle.number = number;
 	ph->handle.flags = req->flags & (POOL_READ | POOL_WRITE | POOL_PIN | POOL_SHARED);

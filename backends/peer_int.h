@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What peer.c (requests), peer_data.c (those for bytes), peer_handle.c (what is open) and peer_link.c (the
- * connection) share.
+ * What peer.c (requests), peer_data.c (those for bytes), peer_handle.c (what is open), peer_link.c (the
+ * connection), peer_extra.c (further connections) and peer_stripe.c (what goes over them) share.
  */
 #ifndef REMRAM_BACKENDS_PEER_INT_H
 #define REMRAM_BACKENDS_PEER_INT_H
@@ -17,6 +17,18 @@ enum {
 	PEER_SLOTS = FRAME_IN_FLIGHT_MAX,
 	PEER_BODIES = 64, /* control requests at the donor at once */
 	PEER_SLOT_BITS = 10, /* of a request id: which slot */
+	PEER_LONG =
+	    64 * 1024, /* bytes: READs from this length on may go over a further connection */
+};
+
+/* How connections are made and watched. */
+enum {
+	LINK_BACKOFF_MIN_MS = 20,
+	LINK_BACKOFF_MAX_MS = 2000,
+	LINK_ATTEMPT_MS = 5000, /* for connect and for the answer to HELLO, each */
+	LINK_TICK_MS = 500, /* of the watchdog */
+	LINK_PING_TICKS = 2, /* silence before a PING */
+	LINK_LOST_TICKS = 10, /* silence before the connection counts as lost */
 };
 
 _Static_assert(1 << PEER_SLOT_BITS == PEER_SLOTS, "a request id holds its slot's number");
@@ -26,6 +38,14 @@ _Static_assert(1 << PEER_SLOT_BITS == PEER_SLOTS, "a request id holds its slot's
 /* Requests that nobody waits for: unique by seq ≥ 1, and the handle's number. */
 #define PEER_ID_LOOSE(seq, number) ((uint64_t)1 << 63 | (uint64_t)(seq) << 16 | (number))
 
+/* Why a reply over the mount's first connection can not be a slot's. */
+enum peer_busy {
+	PEER_SENDING = 1, /* a connection's queue points at the request's memory */
+	PEER_ELSEWHERE = 2, /* it is at the donor over slot->via */
+};
+
+struct peer_extra;
+
 /* One request in flight.  out.sent tells when the kernel has it: until then its memory is not free. */
 struct peer_slot {
 	struct conn_out out;
@@ -34,8 +54,11 @@ struct peer_slot {
 	struct store_req *sreq; /* exactly one of the two is set while in flight */
 	struct pool_req *preq;
 	uint8_t *body; /* control requests: FRAME_BODY_MAX bytes */
-	uint64_t write_gen; /* FLUSH: see peer_region */
-	bool sending;
+	union {
+		uint64_t write_gen; /* FLUSH: see peer_region */
+		struct peer_extra *via; /* PEER_ELSEWHERE: the further connection that has it */
+	};
+	uint8_t busy; /* of enum peer_busy */
 	bool replayed; /* to a donor that has forgotten the session */
 	bool interrupted;
 	uint8_t header[FRAME_REQ_LEN];
@@ -133,6 +156,12 @@ struct peer {
 	unsigned
 	    reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
 	struct peer_region *regions;
+
+	/* Further connections (peer_extra.c, peer_stripe.c). */
+	struct peer_extra *extras; /* extra_count of them */
+	unsigned extra_count; /* constant; 0: none of this is used */
+	unsigned elsewhere; /* requests with PEER_ELSEWHERE */
+	uint64_t striped; /* READs that were answered over them */
 };
 
 /* peer.c, for the link. */
@@ -162,10 +191,14 @@ void peer_slot_put(struct peer *peer, struct peer_slot *slot);
 /* Queues what slot->out says, if the link is up and the donor knows the handles; else a replay will. */
 void peer_slot_send(struct peer *peer, struct peer_slot *slot);
 void peer_store_interrupt(struct store *store, struct store_req *req);
+/* Something became free: those who wait for it move up. */
+void peer_req_start_waiting(struct peer *peer);
 
 /* peer_data.c, for peer.c and peer_handle.c. */
 
 extern const struct store_ops peer_store_ops;
+/* The same, with long READs over further connections, too. */
+extern const struct store_ops peer_striped_ops;
 
 static inline struct peer_handle *peer_handle_of(const struct store_req *req)
 {
@@ -176,6 +209,8 @@ static inline struct peer_handle *peer_handle_of(const struct store_req *req)
 void peer_data_start(struct peer *peer, struct peer_slot *slot, struct store_req *req);
 /* Takes the results of the successful data reply peer->rep; -EPROTO: they are none of req's. */
 int peer_data_result(struct peer *peer, struct store_req *req);
+/* The same of a READ's, over whatever connection. */
+int peer_data_read(struct conn *conn, const struct frame_rep *rep, struct store_req *req);
 /* The slot's data request ends: frees the slot and completes it. */
 void peer_data_done(struct peer *peer, struct peer_slot *slot, int err);
 
@@ -217,5 +252,50 @@ bool link_is_up(const struct peer *peer);
 /* 0, or the error with which new requests end at once. */
 int link_refuses(const struct peer *peer);
 void link_give_up(struct peer *peer);
+
+/* peer_link.c, for further connections. */
+
+/* Makes a session's id (see struct frame_hello) for the `index`th connection of a client, which may be NULL: 0 or
+ * -EIO. */
+int link_make_session(uint8_t ret_session[16], const char *client, unsigned index);
+/* Begins to connect to peer->addr: lfd is watched until it can be written to.  0 or -errno. */
+int link_connect(struct peer *peer, struct loop_fd *lfd);
+/* What that came to: 0, or an error with its text. */
+int link_connect_result(struct peer *peer, struct loop_fd *lfd, struct err *err);
+/* Queues a HELLO on conn.  out and buf (FRAME_REQ_LEN + FRAME_HELLO_MAX bytes) stay until it is sent. */
+void link_send_hello(struct peer *peer, struct conn *conn, const struct frame_hello *hello,
+    struct conn_out *out, uint8_t *buf);
+/* Why the connection ended, from what conn_handlers.closed says. */
+void link_closed_text(const struct peer *peer, enum link_state state, int rc, struct err *ret_err);
+/* Tells the donor that the session of conn is over, so that it keeps nothing of it; if that does not go out at
+ * once, the donor finds out by itself. */
+void link_say_bye(struct conn *conn);
+/* Bytes from the donor, and those that its kernel has acknowledged. */
+uint64_t link_moved(struct conn *conn);
+
+/* peer_extra.c */
+
+/* Makes room for `count` further connections, which are down; client as in struct peer_conf. 0 or -errno. */
+int peer_extras_init(struct peer *peer, unsigned count, const char *client);
+void peer_extras_fini(struct peer *peer);
+/* The link is up: makes them. */
+void peer_extras_start(struct peer *peer);
+/* The link goes down: so do they.  Their requests are the link's, which replays them. */
+void peer_extras_stop(struct peer *peer);
+/* Their sessions are over. */
+void peer_extras_bye(struct peer *peer);
+/* How many are up; adds the bytes that they have moved. */
+unsigned peer_extras_status(const struct peer *peer, uint64_t *bytes_in, uint64_t *bytes_out);
+
+/* peer_stripe.c; without further connections these do nothing. */
+
+/* Sends the READ over one of them, if that is better than to wait for the link; true: it is in flight. */
+bool peer_stripe_read(struct peer_handle *ph, struct store_req *req);
+/* Handle `number` is closed by its user: theirs, too. */
+void peer_stripe_close(struct peer *peer, uint32_t number);
+/* Has control request `op` to wait, since they still have handles open that their user has closed? */
+bool peer_stripe_owe(const struct peer *peer, enum pool_op op);
+/* Makes room for handles below `room`, of which there was some for peer->handle_room: 0 or -ENOMEM. */
+int peer_stripe_room(struct peer *peer, uint32_t room);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The connection to a donor: made, watched, lost, made again.
+ * The connection to a donor: made, watched, lost, made again.  With `conns` it is the first of several; the others
+ * (peer_extra.c) are there only while it is up.
  *
  * States (enum link_state) and who moves them:
  *
@@ -33,19 +34,11 @@
 #include <string.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum {
-	BACKOFF_MIN_MS = 20,
-	BACKOFF_MAX_MS = 2000,
-	ATTEMPT_MS = 5000, /* for connect and for the answer to HELLO, each */
-	TICK_MS = 500, /* of the watchdog */
-	PING_TICKS = 2, /* silence before a PING */
-	LOST_TICKS = 10, /* silence before the connection counts as lost */
-};
-
-static const uint64_t SILENT_NS = (uint64_t)LOST_TICKS * TICK_MS * 1000000;
+static const uint64_t SILENT_NS = (uint64_t)LINK_LOST_TICKS * LINK_TICK_MS * 1000000;
 
 static void attempt(struct peer *peer);
 
@@ -66,6 +59,7 @@ int link_refuses(const struct peer *peer)
 
 static void drop_conn(struct peer *peer)
 {
+	peer_extras_stop(peer);
 	loop_fd_del(&peer->connecting);
 	if (peer->connecting.fd >= 0)
 		close(peer->connecting.fd);
@@ -113,7 +107,7 @@ static void link_down(struct peer *peer, const struct err *why, bool final)
 		log_warn("%s: connection lost (%s): requests wait until it is back", peer->address,
 		    why->text);
 		peer->since_ns = loop_now_ns();
-		peer->backoff_ms = BACKOFF_MIN_MS;
+		peer->backoff_ms = LINK_BACKOFF_MIN_MS;
 		if (peer->soft)
 			loop_timer_set(
 			    peer->loop, &peer->soft_timer, peer->since_ns + peer->timeo_ns);
@@ -125,29 +119,51 @@ static void link_down(struct peer *peer, const struct err *why, bool final)
 	}
 	loop_timer_set(peer->loop, &peer->timer, in_ms(peer->backoff_ms));
 	peer->backoff_ms =
-	    peer->backoff_ms * 2 < BACKOFF_MAX_MS ? peer->backoff_ms * 2 : BACKOFF_MAX_MS;
+	    peer->backoff_ms * 2 < LINK_BACKOFF_MAX_MS ? peer->backoff_ms * 2 : LINK_BACKOFF_MAX_MS;
 }
 
 /* ---- the greeting ---- */
 
+int link_make_session(uint8_t ret_session[16], const char *client, unsigned index)
+{
+	uint64_t h = 14695981039346656037u; /* FNV-1a */
+
+	if (getrandom(ret_session, 16, 0) != 16)
+		return -EIO;
+	if (!client)
+		return 0;
+	for (; *client; client++)
+		h = (h ^ (uint8_t)*client) * 1099511628211u;
+	if (index)
+		h = (h ^ index) * 1099511628211u;
+	memcpy(ret_session, &h, FRAME_CLIENT_LEN);
+	return 0;
+}
+
+void link_send_hello(struct peer *peer, struct conn *conn, const struct frame_hello *hello,
+    struct conn_out *out, uint8_t *buf)
+{
+	struct frame_hello full = *hello;
+	struct frame_req frame = {.op = FRAME_HELLO, .id = PEER_ID_HELLO};
+
+	full.version_min = FRAME_VERSION_MIN;
+	full.version_max = FRAME_VERSION_MAX;
+	memcpy(full.who, peer->who, sizeof(full.who));
+	snprintf(full.pool, sizeof(full.pool), "%s", peer->pool_name);
+	frame.payload = (uint32_t)frame_hello_put(buf + FRAME_REQ_LEN, &full);
+	frame_req_put(buf, &frame);
+	out->iov[0] = (struct iovec){buf, FRAME_REQ_LEN + frame.payload};
+	out->iov_count = 1;
+	conn_send(conn, out);
+}
+
 static void send_hello(struct peer *peer)
 {
-	struct frame_hello hello = {
-	    .version_min = FRAME_VERSION_MIN,
-	    .version_max = FRAME_VERSION_MAX,
-	    .epoch = ++peer->epoch,
-	};
-	struct frame_req frame = {.op = FRAME_HELLO, .id = PEER_ID_HELLO};
+	struct frame_hello hello = {.epoch = ++peer->epoch};
 
 	memcpy(hello.session, peer->session, sizeof(hello.session));
 	memcpy(hello.identity, peer->identity, sizeof(hello.identity));
-	memcpy(hello.who, peer->who, sizeof(hello.who));
-	snprintf(hello.pool, sizeof(hello.pool), "%s", peer->pool_name);
-	frame.payload = (uint32_t)frame_hello_put(peer->hello_buf + FRAME_REQ_LEN, &hello);
-	frame_req_put(peer->hello_buf, &frame);
-	peer->hello_out.iov[0] = (struct iovec){peer->hello_buf, FRAME_REQ_LEN + frame.payload};
-	peer->hello_out.iov_count = 1;
-	conn_send(peer->conn, &peer->hello_out);
+	link_send_hello(peer, peer->conn, &hello, &peer->hello_out, peer->hello_buf);
 	peer->ping_ns = loop_now_ns();
 }
 
@@ -208,6 +224,7 @@ static int welcome(struct peer *peer)
 		peer->state = LINK_UP;
 	}
 	peer->since_ns = loop_now_ns();
+	peer_extras_start(peer);
 	report(peer, NULL);
 	return 0;
 }
@@ -257,21 +274,26 @@ static int link_frame(struct conn *conn)
 	return peer_req_reply(peer);
 }
 
+void link_closed_text(const struct peer *peer, enum link_state state, int rc, struct err *ret_err)
+{
+	if (rc == -EPROTO)
+		err_set(ret_err, rc, "%s: it does not speak the remram protocol as it should",
+		    peer->address);
+	else if ((rc == 0 || rc == -ECONNRESET) && state == LINK_GREETING)
+		err_set(ret_err, -ECONNRESET,
+		    "%s: closed the connection without an answer: is it a remramd?", peer->address);
+	else if (rc == 0)
+		err_set(ret_err, -ECONNRESET, "the donor has ended it");
+	else
+		err_sys(ret_err, rc, "%s", peer->address);
+}
+
 static void link_closed(struct conn *conn, int rc)
 {
 	struct peer *peer = conn_owner(conn);
 	struct err err;
 
-	if (rc == -EPROTO)
-		err_set(&err, rc, "%s: it does not speak the remram protocol as it should",
-		    peer->address);
-	else if ((rc == 0 || rc == -ECONNRESET) && peer->state == LINK_GREETING)
-		err_set(&err, -ECONNRESET,
-		    "%s: closed the connection without an answer: is it a remramd?", peer->address);
-	else if (rc == 0)
-		err_set(&err, -ECONNRESET, "the donor has ended it");
-	else
-		err_sys(&err, rc, "%s", peer->address);
+	link_closed_text(peer, peer->state, rc, &err);
 	link_down(peer, &err, false);
 }
 
@@ -284,20 +306,31 @@ static const struct conn_handlers link_handlers = {
 
 /* ---- connecting ---- */
 
+static int connect_error(const struct peer *peer, int rc, struct err *err)
+{
+	if (rc == -ECONNREFUSED)
+		return err_set(err, rc,
+		    "%s: connection refused: is remramd running there, on that port?",
+		    peer->address);
+	return err_sys(err, rc, "%s", peer->address);
+}
+
+int link_connect_result(struct peer *peer, struct loop_fd *lfd, struct err *err)
+{
+	int rc = 0;
+	socklen_t len = sizeof(rc);
+
+	getsockopt(lfd->fd, SOL_SOCKET, SO_ERROR, &rc, &len);
+	return rc ? connect_error(peer, -rc, err) : 0;
+}
+
 static void connected(struct loop_fd *lfd, uint32_t events)
 {
 	struct peer *peer = (struct peer *)((char *)lfd - offsetof(struct peer, connecting));
-	int rc = 0, fd = lfd->fd;
-	socklen_t len = sizeof(rc);
+	int fd = lfd->fd;
 	struct err err;
 
-	getsockopt(fd, SOL_SOCKET, SO_ERROR, &rc, &len);
-	if (rc) {
-		err_sys(&err, -rc, "%s", peer->address);
-		if (rc == ECONNREFUSED)
-			err_set(&err, -rc,
-			    "%s: connection refused: is remramd running there, on that port?",
-			    peer->address);
+	if (link_connect_result(peer, lfd, &err)) {
 		link_down(peer, &err, false);
 		return;
 	}
@@ -309,7 +342,7 @@ static void connected(struct loop_fd *lfd, uint32_t events)
 		return;
 	}
 	peer->state = LINK_GREETING;
-	loop_timer_set(peer->loop, &peer->timer, in_ms(ATTEMPT_MS));
+	loop_timer_set(peer->loop, &peer->timer, in_ms(LINK_ATTEMPT_MS));
 	send_hello(peer);
 }
 
@@ -323,30 +356,31 @@ static void set_address(struct peer *peer)
 	snprintf(peer->address, sizeof(peer->address), v6 ? "[%s]:%s" : "%s:%s", host, port);
 }
 
-static void attempt(struct peer *peer)
+int link_connect(struct peer *peer, struct loop_fd *lfd)
 {
 	const struct addrinfo *ai = peer->addr;
+	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	lfd->fd = fd;
+	if (fd < 0 || (connect(fd, ai->ai_addr, ai->ai_addrlen) && errno != EINPROGRESS))
+		return -errno;
+	return loop_fd_add(peer->loop, lfd, EPOLLOUT);
+}
+
+static void attempt(struct peer *peer)
+{
 	struct err err;
-	int rc = 0, fd;
+	int rc;
 
 	set_address(peer);
 	peer->state = LINK_CONNECTING;
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0 || (connect(fd, ai->ai_addr, ai->ai_addrlen) && errno != EINPROGRESS))
-		rc = -errno;
-	peer->connecting.fd = fd;
-	if (rc == 0)
-		rc = loop_fd_add(peer->loop, &peer->connecting, EPOLLOUT);
+	rc = link_connect(peer, &peer->connecting);
 	if (rc) {
-		err_sys(&err, rc, "%s", peer->address);
-		if (rc == -ECONNREFUSED)
-			err_set(&err, rc,
-			    "%s: connection refused: is remramd running there, on that port?",
-			    peer->address);
+		connect_error(peer, rc, &err);
 		link_down(peer, &err, false);
 		return;
 	}
-	loop_timer_set(peer->loop, &peer->timer, in_ms(ATTEMPT_MS));
+	loop_timer_set(peer->loop, &peer->timer, in_ms(LINK_ATTEMPT_MS));
 }
 
 static void timer_expired(struct loop_timer *timer)
@@ -358,7 +392,7 @@ static void timer_expired(struct loop_timer *timer)
 		attempt(peer);
 		return;
 	}
-	err_set(&err, -ETIMEDOUT, "%s: no answer for %d s", peer->address, ATTEMPT_MS / 1000);
+	err_set(&err, -ETIMEDOUT, "%s: no answer for %d s", peer->address, LINK_ATTEMPT_MS / 1000);
 	link_down(peer, &err, false);
 }
 
@@ -388,29 +422,37 @@ static void send_ping(struct peer *peer)
 	conn_send(peer->conn, &peer->ping_out);
 }
 
+/* A byte from the donor, or one that its kernel has acknowledged: on a slow line one long write takes seconds,
+ * and our PING stands behind it. */
+uint64_t link_moved(struct conn *conn)
+{
+	uint64_t moved = conn_bytes_in(conn) + conn_bytes_out(conn);
+	int unacknowledged = 0;
+
+	if (ioctl(conn_fd(conn), SIOCOUTQ, &unacknowledged) == 0)
+		moved -= (uint64_t)unacknowledged;
+	return moved;
+}
+
 static void watchdog_expired(struct loop_timer *timer)
 {
 	struct peer *peer = (struct peer *)((char *)timer - offsetof(struct peer, watchdog));
-	int unacknowledged = 0;
 	uint64_t moved;
 	struct err err;
 
 	if (peer->in_flight == 0)
 		return;
-	loop_timer_set(peer->loop, &peer->watchdog, in_ms(TICK_MS));
+	loop_timer_set(peer->loop, &peer->watchdog, in_ms(LINK_TICK_MS));
 	if (peer->state != LINK_UP)
 		return;
-	/* A byte from the donor, or one that its kernel has acknowledged: on a slow line one long write
-	 * takes seconds, and our PING stands behind it. */
-	moved = conn_bytes_in(peer->conn) + conn_bytes_out(peer->conn);
-	if (ioctl(conn_fd(peer->conn), SIOCOUTQ, &unacknowledged) == 0)
-		moved -= (uint64_t)unacknowledged;
+	moved = link_moved(peer->conn);
 	peer->silent_ticks = moved == peer->seen_moved ? peer->silent_ticks + 1 : 0;
 	peer->seen_moved = moved;
-	if (peer->silent_ticks >= LOST_TICKS) {
-		err_set(&err, -ETIMEDOUT, "no answer for %d s", LOST_TICKS * TICK_MS / 1000);
+	if (peer->silent_ticks >= LINK_LOST_TICKS) {
+		err_set(
+		    &err, -ETIMEDOUT, "no answer for %d s", LINK_LOST_TICKS * LINK_TICK_MS / 1000);
 		link_down(peer, &err, false);
-	} else if (peer->silent_ticks >= PING_TICKS) {
+	} else if (peer->silent_ticks >= LINK_PING_TICKS) {
 		send_ping(peer);
 	}
 }
@@ -419,7 +461,7 @@ void link_watch(struct peer *peer)
 {
 	if (!peer->watchdog.loop) {
 		peer->silent_ticks = 0;
-		loop_timer_set(peer->loop, &peer->watchdog, in_ms(TICK_MS));
+		loop_timer_set(peer->loop, &peer->watchdog, in_ms(LINK_TICK_MS));
 	}
 }
 
@@ -447,7 +489,8 @@ static void lease_expired(struct loop_timer *timer)
 	if (peer->pinging) { /* with requests in flight the watchdog looks after it */
 		if (peer->in_flight || loop_now_ns() < peer->ping_ns + SILENT_NS)
 			return;
-		err_set(&err, -ETIMEDOUT, "no answer for %d s", LOST_TICKS * TICK_MS / 1000);
+		err_set(
+		    &err, -ETIMEDOUT, "no answer for %d s", LINK_LOST_TICKS * LINK_TICK_MS / 1000);
 		link_down(peer, &err, false);
 	} else if (conn_bytes_out(peer->conn) == peer->lease_out) {
 		send_ping(peer);
@@ -473,17 +516,22 @@ static void soft_expired(struct loop_timer *timer)
 	peer_req_fail_all(peer, -EIO);
 }
 
-/* Tells the donor that the session is over, so that it keeps nothing of it; if that does not go out at
- * once, the donor finds out by itself. */
-static void say_bye(struct peer *peer)
+void link_say_bye(struct conn *conn)
 {
 	struct frame_req frame = {.op = FRAME_BYE, .id = FRAME_ID_PING};
 	uint8_t buf[FRAME_REQ_LEN];
 
-	if (peer->state != LINK_UP || conn_queued(peer->conn))
+	if (conn_queued(conn))
 		return;
 	frame_req_put(buf, &frame);
-	(void)!send(conn_fd(peer->conn), buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)!send(conn_fd(conn), buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void say_bye(struct peer *peer)
+{
+	peer_extras_bye(peer);
+	if (peer->state == LINK_UP)
+		link_say_bye(peer->conn);
 }
 
 static void give_up_now(struct loop_task *task)
@@ -564,6 +612,11 @@ void peer_pool_status(const struct pool *pool, struct peer_status *ret_status)
 	    .in_flight = peer->in_flight,
 	    .bytes_in = peer->bytes_in + (peer->conn ? conn_bytes_in(peer->conn) : 0),
 	    .bytes_out = peer->bytes_out + (peer->conn ? conn_bytes_out(peer->conn) : 0),
+	    .conns = 1 + peer->extra_count,
+	    .conns_up = peer->state == LINK_UP,
+	    .striped = peer->striped,
 	};
+	ret_status->conns_up +=
+	    peer_extras_status(peer, &ret_status->bytes_in, &ret_status->bytes_out);
 	memcpy(ret_status->address, peer->address, sizeof(ret_status->address));
 }

@@ -216,6 +216,8 @@ static const struct opt table[] = {
 	 .max = READ_AHEAD_MAX, AT(read_ahead), .help = "how far sequential reads run ahead (direct ones: to 1 MiB; 0: not at all)"},
 	{.name = "max_background", .type = OPT_UINT, .placeholder = "N", .def = "256", .min = 1,
 	 .max = MAX_BACKGROUND_MAX, AT(max_background), .help = "requests that may be in flight"},
+	{.name = "conns", .type = OPT_UINT, .placeholder = "N", .def = "1", .min = 1, .max = SOURCE_CONNS_MAX,
+	 AT(conns), .help = "connections to the donor that share long reads"},
 	{.name = "spin_us", .type = OPT_UINT, .placeholder = "N", .def = "30", .max = SPIN_US_MAX,
 	 .unit = "µs", AT(spin_us), .help = "how long to poll before sleeping, while that pays"},
 	{.name = "attr_timeout", .type = OPT_DURATION, .placeholder = "TIME", .def = "1s",
@@ -342,6 +344,8 @@ int mount_conf_finish(struct mount_conf *conf, struct err *err)
 {
 	int res = check_needs(conf, err);
 
+	if (conf->source.conns && !opts_given(&conf->opts, "conns"))
+		conf->conns = conf->source.conns;
 	conf->read_only = conf->mount_flags & MS_RDONLY;
 	if (conf->swap || conf->loop_count)
 		conf->lock_memory = true;

@@ -44,6 +44,7 @@ struct mount_conf {
 	uint64_t attr_timeout_ms; /* how long the kernel may trust names and attributes */
 	uint32_t max_background; /* 1 … 1024 */
 	uint64_t read_ahead; /* bytes, a multiple of 4096; 0: none */
+	uint32_t conns; /* connections to a donor, 1 … SOURCE_CONNS_MAX */
 	uint32_t spin_us;
 	bool lock_memory; /* the daemon locks itself into memory: set by swap, loop and mlock */
 	unsigned long mount_flags; /* MS_RDONLY, MS_NOSUID, MS_NOATIME, …: for mount(2) */

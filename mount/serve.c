@@ -83,6 +83,8 @@ static const char *client_who(const struct daemon *daemon, char *buf, size_t roo
 	return buf;
 }
 
+_Static_assert((int)SOURCE_CONNS_MAX <= (int)PEER_CONNS_MAX, "what is asked for can be had");
+
 static int open_donor(struct daemon *daemon, struct err *err)
 {
 	const struct mount_source *source = &daemon->conf->source;
@@ -96,6 +98,7 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	    .identity = daemon->caching ? caching_identity(daemon->caching) : NULL,
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
+	    .conns = daemon->conf->conns,
 	    .ready = pool_ready,
 	    .ctx = daemon,
 	};
@@ -205,6 +208,11 @@ static int open_pool(struct daemon *daemon, struct err *err)
 
 	if (conf->source.is_donor)
 		return conf->cache ? open_cached_donor(daemon, err) : open_ahead(daemon, err);
+	if (opts_given(&conf->opts, "conns"))
+		return err_set(err, -EINVAL,
+		    "%s: option 'conns' is for the pools of donors (HOST:/POOL); to an NBD server's URI "
+		    "add ?conns=N",
+		    conf->source.text);
 	return conf->cache ? open_cached_backend(daemon, err) : open_backend(daemon, err);
 }
 

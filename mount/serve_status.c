@@ -77,11 +77,13 @@ static void put_connection(struct text *text, const struct daemon *daemon)
 	peer_pool_status(daemon->donor, &status);
 	text_put(text,
 	    "\"connection\":{\"state\":\"%s\",\"peer\":\"%s\",\"since_ms\":%llu,\"reconnects\":%u,"
-	    "\"rtt_us\":%.1f,\"bytes_in\":%llu,\"bytes_out\":%llu,\"in_flight\":%u},",
+	    "\"rtt_us\":%.1f,\"bytes_in\":%llu,\"bytes_out\":%llu,\"in_flight\":%u,\"conns\":%u,"
+	    "\"conns_up\":%u,\"striped_reads\":%llu},",
 	    names[status.state], status.address,
 	    (unsigned long long)((loop_now_ns() - status.since_ns) / 1000000), status.reconnects,
 	    (double)status.rtt_ns / 1e3, (unsigned long long)status.bytes_in,
-	    (unsigned long long)status.bytes_out, status.in_flight);
+	    (unsigned long long)status.bytes_out, status.in_flight, status.conns, status.conns_up,
+	    (unsigned long long)status.striped);
 }
 
 /* "held": this mount writes, nobody else does; "shared": others may; "lost": it wrote. */

@@ -115,14 +115,32 @@ static int parse_donor(const char *text, struct mount_source *source, struct err
 	return parse_pool(text, rest, source, err);
 }
 
+static int parse_conns(
+    const char *text, const char *value, struct mount_source *source, struct err *err)
+{
+	unsigned long conns = 0;
+
+	if (!value)
+		return 0;
+	if (*value && strlen(value) < 6 && strspn(value, "0123456789") == strlen(value))
+		conns = strtoul(value, NULL, 10);
+	if (conns < 1 || conns > SOURCE_CONNS_MAX)
+		return err_set(err, -EINVAL, "%s: conns=%.40s: a number from 1 to %d", text, value,
+		    SOURCE_CONNS_MAX);
+	source->conns = (uint32_t)conns;
+	return 0;
+}
+
 static int parse_remram_uri(const char *text, struct mount_source *source, struct err *err)
 {
-	static const char *const no_params[] = {NULL};
+	static const char *const params[] = {"conns", NULL};
 	struct uri uri;
 	int res = uri_parse(text, &uri, err);
 
 	if (res == 0)
-		res = uri_check_params(&uri, no_params, err);
+		res = uri_check_params(&uri, params, err);
+	if (res == 0)
+		res = parse_conns(text, uri_param(&uri, "conns"), source, err);
 	if (res)
 		return res;
 	if (!uri.host || !uri.host[0])

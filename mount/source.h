@@ -2,7 +2,7 @@
  *
  * What `remram mount` is asked to mount.
  *
- *   HOST:/POOL  HOST:PORT:/POOL  [V6]:/POOL  [V6]:PORT:/POOL  remram://HOST[:PORT]/POOL
+ *   HOST:/POOL  HOST:PORT:/POOL  [V6]:/POOL  [V6]:PORT:/POOL  remram://HOST[:PORT]/POOL[?conns=N]
  *       a donor's pool: a directory of many files
  *   SCHEME:…    (file:/path, memory:?size=8G): one place where bytes can live: a directory with one file
  *
@@ -22,6 +22,7 @@ enum {
 	SOURCE_PORT = 10819, /* where a donor listens unless told otherwise */
 	SOURCE_HOST_MAX = 255, /* bytes of a host name or address */
 	SOURCE_POOL_MAX = 255, /* bytes of a pool's name */
+	SOURCE_CONNS_MAX = 16, /* connections to a donor */
 };
 
 struct mount_source {
@@ -31,6 +32,7 @@ struct mount_source {
 	char host[SOURCE_HOST_MAX + 1]; /* without brackets */
 	uint16_t port;
 	char pool[SOURCE_POOL_MAX + 1];
+	uint32_t conns; /* 0: not said */
 	/* Anything else: text is the backend's URI. */
 };
 

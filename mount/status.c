@@ -119,6 +119,7 @@ static void print_connection(const struct json *conn, FILE *out)
 	const char *peer = json_string(json_find(conn, "peer"), NULL);
 	const struct json *since = json_find(conn, "since_ms"), *rtt = json_find(conn, "rtt_us");
 	const struct json *reconnects = json_find(conn, "reconnects");
+	double conns = json_number(json_find(conn, "conns"), 1);
 	char text[STATUS_TIME_MAX];
 
 	fprintf(out, LABEL "%s", "donor", strcmp(state, "waiting") ? state : "LOST, requests wait");
@@ -130,6 +131,9 @@ static void print_connection(const struct json *conn, FILE *out)
 		fprintf(out, ", %s reconnects", json_text(reconnects));
 	if (json_number(rtt, 0) > 0)
 		fprintf(out, ", round trip %s", status_time(json_number(rtt, 0), text));
+	if (conns > 1)
+		fprintf(out, ", %.0f of %.0f connections",
+		    json_number(json_find(conn, "conns_up"), 0), conns);
 	putc('\n', out);
 }
 

@@ -136,6 +136,8 @@ static bool place_create_conf(
 		conf.port = place->proxy.port;
 	}
 	ck_assert_int_eq(client_open(&place->client, stack->rig.loops[0], &conf, NULL), 0);
+	if (conf.conns)
+		client_wait_conns(&place->client, conf.conns);
 	place_open(stack);
 	return true;
 }
@@ -173,6 +175,25 @@ static bool fault_create_top(struct contract_stack *stack, uint64_t size)
 	return true;
 }
 
+/* Long reads over three connections. */
+static bool conns_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .conns = 3}, false);
+}
+
+static bool conns_disk_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "disk", .conns = 3}, false);
+}
+
+static bool conns_late_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .conns = 3}, true);
+}
+
 static void place_destroy(struct contract_stack *stack)
 {
 	struct place *place = stack->ctx;
@@ -204,6 +225,12 @@ static const struct contract_factory *const factories[] = {
     &(struct contract_factory){"peer-late", CONTRACT_SPARSE, late_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-fault", CONTRACT_SPARSE, fault_create_top, place_destroy, NULL},
+    &(struct contract_factory){
+	"peer-conns", CONTRACT_SPARSE | CONTRACT_PIPES, conns_create, place_destroy, NULL},
+    &(struct contract_factory){
+	"peer-conns-disk", CONTRACT_SPARSE, conns_disk_create, place_destroy, place_crash},
+    &(struct contract_factory){
+	"peer-conns-late", CONTRACT_SPARSE, conns_late_create, place_destroy, NULL},
     NULL,
 };
 

@@ -182,6 +182,7 @@ static void create_pool(void *ctx)
 	    .pool = opening->conf->pool,
 	    .soft = opening->conf->soft,
 	    .timeo_ms = opening->conf->timeo_ms,
+	    .conns = opening->conf->conns,
 	    .ready = on_ready,
 	    .ctx = opening,
 	};
@@ -266,6 +267,19 @@ void client_wait(struct client *client, enum peer_state state)
 		usleep(2000);
 	}
 	ck_abort_msg("the client is in state %d, not %d", status.state, state);
+}
+
+void client_wait_conns(struct client *client, unsigned count)
+{
+	struct peer_status status;
+
+	for (unsigned ms = 0; ms < 20000; ms += 2) {
+		client_status(client, &status);
+		if (status.conns_up == count)
+			return;
+		usleep(2000);
+	}
+	ck_abort_msg("%u of %u connections are up, not %u", status.conns_up, status.conns, count);
 }
 
 /* ---- requests of the pool ---- */

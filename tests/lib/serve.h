@@ -51,6 +51,7 @@ struct client_conf {
 	const char *pool;
 	bool soft;
 	uint64_t timeo_ms;
+	unsigned conns;
 	bool ahead; /* with reading ahead (core/ahead.h) */
 };
 
@@ -59,6 +60,8 @@ int client_open(
     struct client *client, struct loop *loop, const struct client_conf *conf, struct err *err);
 void client_close(struct client *client);
 void client_status(struct client *client, struct peer_status *ret_status);
+/* Waits up to 20 s until so many connections are up. */
+void client_wait_conns(struct client *client, unsigned count);
 /* Waits up to 20 s for the state. */
 void client_wait(struct client *client, enum peer_state state);
 

@@ -14,8 +14,10 @@
  *                        accepted and goes nowhere
  *   resume               end stall or blackhole; everything held back is delivered
  *   cut                  reset (RST) every connection; what was in flight is lost
+ *   cut-one N            reset the N-th oldest connection
  *   cut-after BYTES      forward that many more bytes, both directions together, then cut (once)
  *   refuse, accept       close the listening socket (connects get ECONNREFUSED); open it again
+ *   most N               listen only while there are fewer than N connections; 0: without a limit
  *   stats                counters as key=value
  *   quit
  *
@@ -111,6 +113,8 @@ static struct {
 	uint64_t bandwidth; /* bytes per second; 0: unlimited */
 	bool stalled, blackhole;
 	uint64_t cut_left; /* UINT64_MAX: no cut is planned */
+	uint64_t most; /* connections; 0: no limit */
+	bool refused; /* by command */
 	/* State. */
 	struct source listen;
 	struct conn *conns;
@@ -273,6 +277,32 @@ static void conns_cut(void)
 	px.cut_left = UINT64_MAX;
 }
 
+static unsigned conns_count(void)
+{
+	unsigned count = 0;
+
+	for (struct conn *conn = px.conns; conn; conn = conn->next)
+		count += conn->state != CONN_DEAD;
+	return count;
+}
+
+/* The list begins with the newest. False: there are not so many. */
+static bool conns_cut_one(uint64_t nth)
+{
+	uint64_t left = conns_count();
+
+	if (nth < 1 || nth > left)
+		return false;
+	for (struct conn *conn = px.conns; conn; conn = conn->next) {
+		if (conn->state == CONN_DEAD || left-- != nth)
+			continue;
+		px.cut++;
+		conn_close(conn, true);
+		break;
+	}
+	return true;
+}
+
 static void conns_sweep(void)
 {
 	struct conn **link = &px.conns;
@@ -316,11 +346,17 @@ static void conn_connect(struct conn *conn)
 	source_watch(&conn->ends[1].source, EPOLLOUT);
 }
 
+static bool is_full(void)
+{
+	return px.most && conns_count() >= px.most;
+}
+
 static void accept_all(void)
 {
 	int fd;
 
-	while ((fd = accept4(px.listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+	while (!is_full() &&
+	       (fd = accept4(px.listen.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
 		struct conn *conn = calloc(1, sizeof(*conn));
 
 		if (!conn)
@@ -458,13 +494,21 @@ static unsigned listen_port(void)
 	return ntohs(((const struct sockaddr_in *)addr)->sin_port);
 }
 
+/* Listens if it should. 0 or -errno. */
+static int listen_adapt(void)
+{
+	if (px.refused || is_full())
+		source_close(&px.listen);
+	else if (px.listen.fd < 0)
+		return listen_open();
+	return 0;
+}
+
 static void command_stats(char *answer, size_t room)
 {
-	unsigned conns = 0;
 	uint64_t queued = 0;
 
 	for (struct conn *conn = px.conns; conn; conn = conn->next) {
-		conns += conn->state != CONN_DEAD;
 		for (int dir = 0; dir < 2; dir++)
 			queued += conn->flows[dir].in_pos - conn->flows[dir].out_pos;
 	}
@@ -472,7 +516,7 @@ static void command_stats(char *answer, size_t room)
 	    "ok connections=%u accepted=%" PRIu64 " cut=%" PRIu64 " up_bytes=%" PRIu64
 	    " down_bytes=%" PRIu64 " queued_bytes=%" PRIu64 " delay_ms=%.3f bandwidth=%" PRIu64
 	    " mode=%s listening=%d",
-	    conns, px.accepted, px.cut, px.forwarded[0], px.forwarded[1], queued,
+	    conns_count(), px.accepted, px.cut, px.forwarded[0], px.forwarded[1], queued,
 	    (double)px.delay_ns / 1e6, px.bandwidth,
 	    px.stalled     ? "stall"
 	    : px.blackhole ? "blackhole"
@@ -497,11 +541,12 @@ static void command_run(char *line, char *answer, size_t room)
 	char *save = NULL, *verb = strtok_r(line, " \t\r", &save),
 	     *arg = strtok_r(NULL, " \t\r", &save);
 	bool needs_arg, good = true;
+	uint64_t nth = 0;
 	int error = 0;
 
 	verb = verb ? verb : "";
-	needs_arg =
-	    !strcmp(verb, "delay") || !strcmp(verb, "bandwidth") || !strcmp(verb, "cut-after");
+	needs_arg = !strcmp(verb, "delay") || !strcmp(verb, "bandwidth") ||
+		    !strcmp(verb, "cut-after") || !strcmp(verb, "cut-one") || !strcmp(verb, "most");
 	if (needs_arg != (arg != NULL)) {
 		snprintf(answer, room, "error: %s: %s", verb,
 		    needs_arg ? "needs a number" : "unknown command");
@@ -514,6 +559,10 @@ static void command_run(char *line, char *answer, size_t room)
 		good = tool_parse(arg, &px.bandwidth);
 	else if (!strcmp(verb, "cut-after"))
 		good = tool_parse(arg, &px.cut_left);
+	else if (!strcmp(verb, "cut-one"))
+		good = tool_parse(arg, &nth) && conns_cut_one(nth);
+	else if (!strcmp(verb, "most"))
+		good = tool_parse(arg, &px.most);
 	else if (!strcmp(verb, "stall"))
 		px.stalled = true;
 	else if (!strcmp(verb, "blackhole"))
@@ -523,15 +572,17 @@ static void command_run(char *line, char *answer, size_t room)
 	else if (!strcmp(verb, "cut"))
 		conns_cut();
 	else if (!strcmp(verb, "refuse"))
-		source_close(&px.listen);
+		px.refused = true;
 	else if (!strcmp(verb, "accept"))
-		error = px.listen.fd < 0 ? listen_open() : 0;
+		px.refused = false;
 	else if (!strcmp(verb, "stats"))
 		command_stats(answer, room);
 	else if (!strcmp(verb, "quit"))
 		px.quit = true;
 	else
 		snprintf(answer, room, "error: %s: unknown command", verb);
+	if (good)
+		error = listen_adapt();
 	if (!good)
 		snprintf(answer, room, "error: %s %s: not a number that makes sense", verb, arg);
 	if (error)
@@ -639,6 +690,8 @@ static void run(void)
 		if (px.cut_left == 0)
 			conns_cut();
 		conns_sweep();
+		if (listen_adapt())
+			fail(TOOL_SETUP, "cannot listen again: %s", strerror(errno));
 		ctls_sweep();
 		timer_set(next_due_ns(now_ns));
 	}
@@ -698,8 +751,8 @@ static void usage(FILE *out)
 	fputs(
 	    "usage: proxy --listen ADDR:PORT --target ADDR:PORT [--delay MS] [--bandwidth BYTES]\n"
 	    "             [--buffer BYTES] [--control SOCKET] [--stdin] [--ready-fd N]\n"
-	    "commands: delay MS, bandwidth BYTES, stall, blackhole, resume, cut, cut-after BYTES,\n"
-	    "          refuse, accept, stats, quit\n"
+	    "commands: delay MS, bandwidth BYTES, stall, blackhole, resume, cut, cut-one N,\n"
+	    "          cut-after BYTES, refuse, accept, most N, stats, quit\n"
 	    "--ready-fd: the port, one line, once connections are accepted\n",
 	    out);
 }

@@ -135,7 +135,7 @@ held_back() {
 }
 
 test_proxy() {
-	local before
+	local before oldest other
 	start_proxy
 	check_code "echo in order" 0 "$TOOLS/netprobe" bulk "$PROXY" 100M
 	tell delay 20
@@ -168,6 +168,20 @@ test_proxy() {
 	tell cut
 	wait $! || true
 	check "cut resets" grep -qx end=reset "$DIR/bulk"
+	tell most 2
+	"$TOOLS/netprobe" bulk "$PROXY" 50M >"$DIR/bulk" &
+	oldest=$!
+	sleep 0.1
+	"$TOOLS/netprobe" bulk "$PROXY" 50M >"$DIR/bulk2" &
+	other=$!
+	sleep 0.1
+	check_code "a connection too many" 3 "$TOOLS/netprobe" ping "$PROXY" 1
+	tell cut-one 1
+	wait "$oldest" || true
+	check "cut-one resets the oldest" grep -qx end=reset "$DIR/bulk"
+	check "and no other" wait "$other"
+	tell most 0
+	check_code "no such connection" 1 "$TOOLS/ask" "$DIR/control" cut-one 1
 	check_code "an unknown command" 1 "$TOOLS/ask" "$DIR/control" frobnicate
 	check_code "a number that makes no sense" 1 "$TOOLS/ask" "$DIR/control" delay -1
 }

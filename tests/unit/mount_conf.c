@@ -56,6 +56,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(conf.max_background, 256);
 	ck_assert_uint_eq(conf.read_ahead, 4 << 20);
 	ck_assert_uint_eq(conf.spin_us, 30);
+	ck_assert_uint_eq(conf.conns, 1);
 	ck_assert_uint_eq(conf.swap_prio, MOUNT_PRIO_NONE);
 	ck_assert_int_eq(conf.log, LOG_LEVEL_INFO);
 	ck_assert_uint_eq(conf.mount_flags, MS_NOSUID | MS_NODEV);
@@ -193,6 +194,29 @@ START_TEST(speed)
 }
 END_TEST
 
+START_TEST(conns)
+{
+	good("conns=16");
+	ck_assert_uint_eq(conf.conns, 16);
+	bad("conns=0", "conns");
+	bad("conns=17", "conns");
+	bad("conns=x", "conns");
+	/* What stands in the URI, unless an option says otherwise. */
+	teardown();
+	setup();
+	conf.source.conns = 3;
+	ck_assert_int_eq(mount_conf_options(&conf, "ro", &err), 0);
+	ck_assert_int_eq(mount_conf_finish(&conf, &err), 0);
+	ck_assert_uint_eq(conf.conns, 3);
+	teardown();
+	setup();
+	conf.source.conns = 3;
+	ck_assert_int_eq(mount_conf_options(&conf, "conns=1", &err), 0);
+	ck_assert_int_eq(mount_conf_finish(&conf, &err), 0);
+	ck_assert_uint_eq(conf.conns, 1);
+}
+END_TEST
+
 /* What mount(8), mount.fuse3 and people's fstab lines add. */
 START_TEST(from_mount)
 {
@@ -239,6 +263,7 @@ int main(void)
 	tcase_add_test(tc, caches);
 	tcase_add_test(tc, donor_lost);
 	tcase_add_test(tc, speed);
+	tcase_add_test(tc, conns);
 	tcase_add_test(tc, from_mount);
 	tcase_add_test(tc, unknown);
 	suite_add_tcase(suite, tc);

@@ -51,6 +51,9 @@ START_TEST(uris)
 {
 	donor("remram://donor/ram", "donor", SOURCE_PORT, "ram");
 	donor("remram://[::1]:12/ram", "::1", 12, "ram");
+	ck_assert_uint_eq(source.conns, 0);
+	donor("remram://donor/ram?conns=16", "donor", SOURCE_PORT, "ram");
+	ck_assert_uint_eq(source.conns, 16);
 	/* A host may be called like a scheme. */
 	donor("remram://file/path", "file", SOURCE_PORT, "path");
 	donor("remram:/ram", "remram", SOURCE_PORT, "ram");
@@ -92,6 +95,12 @@ START_TEST(refused)
 	bad("remram:///ram", "host is missing");
 	bad("remram://donor", "pool's name is missing");
 	bad("remram://donor/ram?x=1", "x");
+	bad("remram://donor/ram?conns=0", "conns=0: a number from 1 to 16");
+	bad("remram://donor/ram?conns=17", "conns=17: a number from 1 to 16");
+	bad("remram://donor/ram?conns=4294967297", "a number from 1 to 16");
+	bad("remram://donor/ram?conns=-1", "a number from 1 to 16");
+	bad("remram://donor/ram?conns", "a number from 1 to 16");
+	bad("remram://donor/ram?conns=1&conns=2", "conns");
 	bad("file:%zz", "");
 }
 END_TEST

@@ -14,7 +14,7 @@ static char out[16384];
 static const char full[] =
     "{\"source\":\"donor:/ram\",\"mountpoint\":\"/mnt/remote\",\"pid\":1234,\"uptime_s\":11520,"
     "\"connection\":{\"state\":\"connected\",\"peer\":\"10.0.0.2:10819\",\"since_ms\":90000,"
-    "\"reconnects\":2,\"rtt_us\":37.4},"
+    "\"reconnects\":2,\"rtt_us\":37.4,\"conns\":3,\"conns_up\":2},"
     "\"requests\":{\"read\":{\"count\":12345,\"bytes\":1288490188,\"errors\":1,\"p50_us\":37,"
     "\"p99_us\":90,\"p999_us\":1500},\"write\":{\"count\":0,\"bytes\":0},\"flush\":{\"count\":3}},"
     "\"in_flight\":7,\"regions\":[{\"name\":\"work\",\"size\":1073741824,\"open\":2},"
@@ -68,7 +68,7 @@ START_TEST(live)
 	print(status_print);
 	has("/mnt/remote: donor:/ram\n");
 	has("daemon      process 1234, up 3 h 12 min, 12.3 MiB of memory\n");
-	has("donor       connected to 10.0.0.2:10819 for 2 min, 2 reconnects, round trip 37 µs\n");
+	has("donor       connected to 10.0.0.2:10819 for 2 min, 2 reconnects, round trip 37 µs, 2 of 3 connections\n");
 	has("requests    7 in flight\n");
 	has("    read           12345     1.2 GiB       1    37 µs    90 µs   1.5 ms\n");
 	has("    flush              3         0 B       0        -        -        -\n");
