@@ -27,7 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/unit/cache_rig.h"
+#include "tests/lib/index_rig.h"
 #include "tests/unit/disk_shim.h"
 
 enum {
@@ -60,7 +60,7 @@ static char dir[RIG_PATH_MAX], path[RIG_PATH_MAX + 8];
 
 /* The child's region.  mu orders the driver and the index's callbacks. */
 struct mini {
-	struct cache_rig cr;
+	struct index_rig ir;
 	pthread_mutex_t mu;
 	uint32_t value[BLOCKS];
 	bool resident[BLOCKS], dirty[BLOCKS], busy[BLOCKS];
@@ -74,7 +74,7 @@ struct mini {
 	bool power;
 	struct rig_random cut_random;
 	/* The commit under way. */
-	struct cache_step commit;
+	struct index_ask commit;
 	bool committing;
 	uint32_t at_commit[BLOCKS], touched_at[BLOCKS];
 	unsigned since_at[BLOCKS];
@@ -189,9 +189,9 @@ static void do_write(unsigned b, unsigned n, bool punch)
 		fill(buf + (size_t)i * STORE_BLOCK, tag);
 	}
 	set_busy(b, n, true);
-	rc = punch ? rig_op(mini.cr.rig.loops[0], mini.cr.store, STORE_ZERO,
+	rc = punch ? rig_op(mini.ir.rig.loops[0], mini.ir.store, STORE_ZERO,
 			 (uint64_t)b * STORE_BLOCK, (uint64_t)n * STORE_BLOCK, 0)
-		   : rig_write(mini.cr.rig.loops[0], mini.cr.store, (uint64_t)b * STORE_BLOCK, buf,
+		   : rig_write(mini.ir.rig.loops[0], mini.ir.store, (uint64_t)b * STORE_BLOCK, buf,
 			 n * STORE_BLOCK, 0);
 	rig_check(rc == 0, "write: %d", rc);
 	pthread_mutex_lock(&mini.mu);
@@ -211,7 +211,7 @@ static void do_pull(unsigned b)
 	if (mini.resident[b])
 		return;
 	fill(buf, world->donor[b]);
-	rig_check(rig_write(mini.cr.rig.loops[0], mini.cr.store, (uint64_t)b * STORE_BLOCK, buf,
+	rig_check(rig_write(mini.ir.rig.loops[0], mini.ir.store, (uint64_t)b * STORE_BLOCK, buf,
 		      STORE_BLOCK, 0) == 0,
 	    "pull");
 	pthread_mutex_lock(&mini.mu);
@@ -272,7 +272,7 @@ static void do_evict(unsigned b)
 	}
 	pthread_mutex_unlock(&mini.mu);
 	if (yes)
-		rig_check(rig_op(mini.cr.rig.loops[0], mini.cr.store, STORE_ZERO,
+		rig_check(rig_op(mini.ir.rig.loops[0], mini.ir.store, STORE_ZERO,
 			      (uint64_t)b * STORE_BLOCK, STORE_BLOCK, 0) == 0,
 		    "evict");
 }
@@ -289,7 +289,7 @@ static void commit_start(void)
 	}
 	pthread_mutex_unlock(&mini.mu);
 	mini.committing = true;
-	cache_step_begin(&mini.cr, &mini.commit, start_commit, NULL);
+	index_ask_begin(&mini.ir, &mini.commit, index_ask_commit, NULL);
 }
 
 /* The flush has returned: what was written before it began is promised. */
@@ -297,7 +297,7 @@ static void commit_finish(void)
 {
 	if (!mini.committing)
 		return;
-	rig_check(cache_step_wait(&mini.commit) == 0, "commit: %d", mini.commit.err);
+	rig_check(index_ask_wait(&mini.commit) == 0, "commit: %d", mini.commit.err);
 	mini.committing = false;
 	pthread_mutex_lock(&mini.mu);
 	for (unsigned b = 0; b < BLOCKS; b++) {
@@ -359,12 +359,12 @@ static void do_something(void)
 /* Opens, and puts what the index has into the state. */
 static void mini_open(void)
 {
-	cache_rig_open(&mini.cr, path, on_step, NULL);
-	cache_load_ok(&mini.cr, REGION_ID, "region", (uint64_t)BLOCKS * STORE_BLOCK);
-	indexed_start(mini.cr.indexed, &mini_ops, NULL);
+	index_rig_open(&mini.ir, path, on_step, NULL);
+	index_rig_load_ok(&mini.ir, REGION_ID, "region", (uint64_t)BLOCKS * STORE_BLOCK);
+	indexed_start(mini.ir.indexed, &mini_ops, NULL);
 	pthread_mutex_init(&mini.mu, NULL);
-	for (size_t i = 0; i < mini.cr.load.count; i++) {
-		struct index_chunk *chunk = &mini.cr.load.chunks[i];
+	for (size_t i = 0; i < mini.ir.load.count; i++) {
+		struct index_chunk *chunk = &mini.ir.load.chunks[i];
 
 		for (unsigned j = 0; j < INDEX_CHUNK_BLOCKS; j++) {
 			unsigned b = (unsigned)chunk->idx * INDEX_CHUNK_BLOCKS + j;
@@ -383,7 +383,7 @@ static void child_work(void)
 	mini_open();
 	for (unsigned b = 0; b < BLOCKS; b++)
 		if (mini.resident[b]) {
-			rig_check(rig_read(mini.cr.rig.loops[0], mini.cr.store,
+			rig_check(rig_read(mini.ir.rig.loops[0], mini.ir.store,
 				      (uint64_t)b * STORE_BLOCK, buf, STORE_BLOCK) == 0,
 			    "read");
 			memcpy(&mini.value[b], buf, 4);
@@ -396,8 +396,8 @@ static void child_work(void)
 	commit_finish();
 	commit_start();
 	commit_finish();
-	rig_check(cache_end(&mini.cr, start_close, NULL) == 0, "close");
-	cache_rig_close(&mini.cr);
+	rig_check(index_rig_end(&mini.ir, index_ask_close, NULL) == 0, "close");
+	index_rig_close(&mini.ir);
 	world->closed = true;
 	_exit(0);
 }
@@ -465,7 +465,7 @@ static void inspect(bool power, const char *what)
 		uint32_t tag = world->donor[b];
 
 		if (mini.resident[b]) {
-			rig_check(rig_read(mini.cr.rig.loops[0], mini.cr.store,
+			rig_check(rig_read(mini.ir.rig.loops[0], mini.ir.store,
 				      (uint64_t)b * STORE_BLOCK, buf, STORE_BLOCK) == 0,
 			    "read");
 			for (unsigned pos = 0; pos < STORE_BLOCK; pos += DISK_SECTOR) {
@@ -512,13 +512,13 @@ static void verify(bool power, const char *what)
 	memset(&mini, 0, sizeof(mini));
 	mini.cut_step = NEVER;
 	mini_open();
-	ck_assert_str_eq(mini.cr.load.aside, "");
-	ck_assert_msg((mini.cr.load.found == INDEX_CLEAN) == world->closed,
-	    "%s: found %d, closed %d", what, mini.cr.load.found, world->closed);
+	ck_assert_str_eq(mini.ir.load.aside, "");
+	ck_assert_msg((mini.ir.load.found == INDEX_CLEAN) == world->closed,
+	    "%s: found %d, closed %d", what, mini.ir.load.found, world->closed);
 	inspect(power, what);
 	heal();
-	ck_assert_int_eq(cache_end(&mini.cr, start_close, NULL), 0);
-	cache_rig_close(&mini.cr);
+	ck_assert_int_eq(index_rig_end(&mini.ir, index_ask_close, NULL), 0);
+	index_rig_close(&mini.ir);
 	world->closed = false;
 }
 
@@ -608,15 +608,15 @@ static void child_recover(void)
 	commit_start();
 	commit_finish();
 	do_write(5, 2, false);
-	rig_check(cache_end(&mini.cr, start_abandon, NULL) == 0, "abandon");
-	cache_rig_close(&mini.cr);
+	rig_check(index_rig_end(&mini.ir, index_ask_abandon, NULL) == 0, "abandon");
+	index_rig_close(&mini.ir);
 	/* The same process, so that the disk remembers what was not synced. */
 	memset(mini.resident, 0, sizeof(mini.resident));
 	memset(mini.changed, 0, sizeof(mini.changed));
 	mini.cut_step = INDEX_STEP_CLOSED;
 	mini_open();
-	rig_check(mini.cr.load.newer == 2, "newer: %ju", (uintmax_t)mini.cr.load.newer);
-	cache_end(&mini.cr, start_close, NULL);
+	rig_check(mini.ir.load.newer == 2, "newer: %ju", (uintmax_t)mini.ir.load.newer);
+	index_rig_end(&mini.ir, index_ask_close, NULL);
 	_exit(1);
 }
 
@@ -628,12 +628,12 @@ START_TEST(power_after_recovery)
 		memset(&mini, 0, sizeof(mini));
 		mini.cut_step = NEVER;
 		mini_open();
-		ck_assert_int_eq(mini.cr.load.found, INDEX_CLEAN);
-		ck_assert_str_eq(mini.cr.load.aside, "");
+		ck_assert_int_eq(mini.ir.load.found, INDEX_CLEAN);
+		ck_assert_str_eq(mini.ir.load.aside, "");
 		inspect(true, "after recovery");
 		ck_assert(mini.dirty[5] && mini.dirty[7]);
-		ck_assert_int_eq(cache_end(&mini.cr, start_close, NULL), 0);
-		cache_rig_close(&mini.cr);
+		ck_assert_int_eq(index_rig_end(&mini.ir, index_ask_close, NULL), 0);
+		index_rig_close(&mini.ir);
 		memset(world->since_count, 0, sizeof(world->since_count));
 		rig_tmpdir_remove(path);
 	}

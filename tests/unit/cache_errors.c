@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "tests/unit/cache_rig.h"
+#include "tests/lib/index_rig.h"
 
 enum { ID = 7, LIFE_MOST = 400 };
 
@@ -76,7 +76,7 @@ int fsync(int fd)
 /* ---- a region of one chunk ---- */
 
 static char dir[RIG_PATH_MAX], path[RIG_PATH_MAX + 8];
-static struct cache_rig cr;
+static struct index_rig ir;
 static struct index_chunk chunk;
 static bool changed;
 static unsigned given_back;
@@ -122,22 +122,22 @@ static void expect_block(unsigned block, int byte)
 	uint8_t buf[STORE_BLOCK];
 
 	memset(buf, byte, sizeof(buf));
-	rig_check(cr.load.count == 1 && cr.load.chunks[0].dirty >> block & 1,
+	rig_check(ir.load.count == 1 && ir.load.chunks[0].dirty >> block & 1,
 	    "call %u: block %u is not dirty", fail_call, block);
-	rig_expect(cr.rig.loops[0], cr.store, (uint64_t)block * STORE_BLOCK, STORE_BLOCK, buf);
+	rig_expect(ir.rig.loops[0], ir.store, (uint64_t)block * STORE_BLOCK, STORE_BLOCK, buf);
 }
 
 static void open_all(void)
 {
-	cache_rig_open(&cr, path, NULL, NULL);
-	cache_load_ok(&cr, ID, "work", INDEX_CHUNK);
-	indexed_start(cr.indexed, &ops, NULL);
+	index_rig_open(&ir, path, NULL, NULL);
+	index_rig_load_ok(&ir, ID, "work", INDEX_CHUNK);
+	indexed_start(ir.indexed, &ops, NULL);
 }
 
 static void close_all(void)
 {
-	ck_assert_int_eq(cache_end(&cr, start_close, NULL), 0);
-	cache_rig_close(&cr);
+	ck_assert_int_eq(index_rig_end(&ir, index_ask_close, NULL), 0);
+	index_rig_close(&ir);
 }
 
 /* One life on the failing disk; whether block 1 was promised. */
@@ -148,35 +148,35 @@ static bool life(void)
 	struct err err = {0};
 	int rc;
 
-	memset(&cr, 0, sizeof(cr));
-	rig_start(&cr.rig, 1, 2);
-	rc = cache_dir_open(path, "/mnt/test", cr.rig.workers, &cr.dir, &err);
+	memset(&ir, 0, sizeof(ir));
+	rig_start(&ir.rig, 1, 2);
+	rc = cache_dir_open(path, "/mnt/test", ir.rig.workers, &ir.dir, &err);
 	if (rc == 0) {
-		conf.dir = cr.dir;
-		rc = cache_index_open(&conf, &cr.index, &err);
+		conf.dir = ir.dir;
+		rc = cache_index_open(&conf, &ir.index, &err);
 	}
 	rig_check(
 	    rc == 0 || rc == err.code, "%d, and the error says %d: %s", rc, err.code, err.text);
-	if (rc == 0 && cache_load_region(&cr, ID, "work", INDEX_CHUNK) == 0) {
-		indexed_start(cr.indexed, &ops, NULL);
+	if (rc == 0 && index_rig_load(&ir, ID, "work", INDEX_CHUNK) == 0) {
+		indexed_start(ir.indexed, &ops, NULL);
 		put_block(1, 2);
-		cr.load.region.version = 5;
-		indexed_describe(cr.indexed, &cr.load.region);
-		promised = cache_call(&cr, start_commit, NULL) == 0;
+		ir.load.region.version = 5;
+		indexed_describe(ir.indexed, &ir.load.region);
+		promised = index_rig_call(&ir, index_ask_commit, NULL) == 0;
 		rig_check(promised || given_back, "call %u: nothing was given back", fail_call);
 		/* A second try, by the end or by another commit. */
 		if (fail_call % 3) {
-			promised |= cache_end(&cr, start_close, NULL) == 0;
+			promised |= index_rig_end(&ir, index_ask_close, NULL) == 0;
 		} else {
-			promised |= cache_call(&cr, start_commit, NULL) == 0;
-			rig_check(cache_end(&cr, start_abandon, NULL) == 0, "abandon");
+			promised |= index_rig_call(&ir, index_ask_commit, NULL) == 0;
+			rig_check(index_rig_end(&ir, index_ask_abandon, NULL) == 0, "abandon");
 		}
 	} else if (rc == 0) {
-		rig_check(cr.load.err.code && cr.load.err.text[0], "no message");
+		rig_check(ir.load.err.code && ir.load.err.text[0], "no message");
 	}
-	cache_index_close(cr.index);
-	cache_dir_close(cr.dir);
-	rig_stop(&cr.rig);
+	cache_index_close(ir.index);
+	cache_dir_close(ir.dir);
+	rig_stop(&ir.rig);
 	return promised;
 }
 
@@ -195,9 +195,9 @@ static bool run(void *ctx, unsigned n)
 	if (n % 2) {
 		close_all();
 	} else {
-		ck_assert_int_eq(cache_call(&cr, start_commit, NULL), 0);
-		ck_assert_int_eq(cache_end(&cr, start_abandon, NULL), 0);
-		cache_rig_close(&cr);
+		ck_assert_int_eq(index_rig_call(&ir, index_ask_commit, NULL), 0);
+		ck_assert_int_eq(index_rig_end(&ir, index_ask_abandon, NULL), 0);
+		index_rig_close(&ir);
 	}
 	calls = 0;
 	fail_call = n;
@@ -206,11 +206,11 @@ static bool run(void *ctx, unsigned n)
 	rig_check(failed || promised, "nothing failed, and nothing was promised");
 	fail_call = 0;
 	open_all();
-	rig_check(cr.load.aside[0] == '\0', "call %u: set aside", n);
+	rig_check(ir.load.aside[0] == '\0', "call %u: set aside", n);
 	expect_block(0, 1);
 	if (promised) {
 		expect_block(1, 2);
-		rig_check(cr.load.region.version == 5, "call %u: an old version", n);
+		rig_check(ir.load.region.version == 5, "call %u: an old version", n);
 	}
 	close_all();
 	rig_tmpdir_remove(dir);
@@ -235,20 +235,20 @@ START_TEST(a_failed_sync_stays)
 	memset(&chunk, 0, sizeof(chunk));
 	open_all();
 	put_block(0, 1);
-	ck_assert_int_eq(cache_call(&cr, start_commit, NULL), 0);
+	ck_assert_int_eq(index_rig_call(&ir, index_ask_commit, NULL), 0);
 	put_block(1, 2);
 	fail_syncs = true;
-	ck_assert_int_eq(cache_call(&cr, start_commit, NULL), -EIO);
+	ck_assert_int_eq(index_rig_call(&ir, index_ask_commit, NULL), -EIO);
 	fail_syncs = false;
-	ck_assert_int_eq(cache_call(&cr, start_commit, NULL), -EIO);
+	ck_assert_int_eq(index_rig_call(&ir, index_ask_commit, NULL), -EIO);
 	changed = false;
-	ck_assert_int_eq(cache_call(&cr, start_commit, NULL), -EIO);
+	ck_assert_int_eq(index_rig_call(&ir, index_ask_commit, NULL), -EIO);
 	/* Nor is it closed cleanly; the last commit is what there is. */
-	ck_assert_int_eq(cache_end(&cr, start_close, NULL), -EIO);
-	cache_rig_close(&cr);
+	ck_assert_int_eq(index_rig_end(&ir, index_ask_close, NULL), -EIO);
+	index_rig_close(&ir);
 	open_all();
-	ck_assert_int_eq(cr.load.found, INDEX_UNCLEAN);
-	ck_assert_uint_eq(cr.load.chunks[0].dirty, 1);
+	ck_assert_int_eq(ir.load.found, INDEX_UNCLEAN);
+	ck_assert_uint_eq(ir.load.chunks[0].dirty, 1);
 	expect_block(0, 1);
 	close_all();
 	rig_tmpdir_remove(dir);
