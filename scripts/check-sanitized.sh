@@ -23,7 +23,7 @@ CONTRACTS='^contract/(allocs|file_syscalls|lease|managed$|nbd_(handshake|libnbd)
 case $SAN in
 address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-5]' '^e2e/40' '^e2e/76' ;;
 # What has threads.
-thread) [[ $# -gt 0 ]] || set -- '^unit/(blk|conn|control|file|log|loop|managed_control|workers)$' \
+thread) [[ $# -gt 0 ]] || set -- '^unit/(blk|conn(_end|_pipe)?|control|file|log|loop|managed_control|workers)$' \
 	'^contract/(lease|managed|peer_donor|server|server_session)$' '^e2e/1[0-2]' ;;
 *) die "$SAN: address,undefined or thread" ;;
 esac
