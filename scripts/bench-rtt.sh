@@ -15,18 +15,24 @@ rtt_set() {
 	"$TOOLS/ask" "$GUARD_DIR/proxy.$1" delay "$(jq -n "$2 / 2")" >/dev/null
 }
 
-# rtt_connect NAME: a proxy before the donor, and a mount through it; sets FILE[NAME] to the file there.
-rtt_connect() {
-	local dir=$GUARD_DIR/rtt-$1 port
+# rtt_proxy NAME DONOR_PORT: a proxy before the donor; sets PORT[NAME] to its port, and RTT_PROXY.
+rtt_proxy() {
+	local port
 	port=$(free_port)
-	"$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:${PORT[$1]}" \
+	"$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$2" \
 		--control "$GUARD_DIR/proxy.$1" 2>>"$GUARD_DIR/proxy.log" &
 	RTT_PROXY=$!
 	guard_add pid "$RTT_PROXY"
 	wait_until 10 tcp_answers "$port" || die "the proxy does not listen"
-	mkdir "$dir"
-	guard_add mount "$dir"
 	PORT[$1]=$port
+}
+
+# rtt_connect NAME: a proxy before the donor, and a mount through it; sets FILE[NAME] to the file there.
+rtt_connect() {
+	local dir=$GUARD_DIR/rtt-$1
+	rtt_proxy "$1" "${PORT[$1]}"
+	mkdir -p "$dir"
+	guard_add mount "$dir"
 	"contender_mount_$1" "$dir" || die "$1 does not mount through the proxy"
 	FILE[$1]=$dir/${FILE[$1]##*/}
 }
