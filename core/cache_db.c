@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The tables of a cache's index, in SQLite (see core/catalogue.c, its elder sister).
+ * The tables of a cache's index, in SQLite.
  *
  * Schema 1 (PRAGMA user_version, under our application_id):
  *   region  id, name, size, version, durability, clean, order, pins, aside, why, and their sum
  *   chunk   (region id, idx) → resident, dirty, sums: 4 bytes, little-endian, per resident block
  *           in their order; and the row's sum
  *
- * Invariants:
- * 1. locking_mode=EXCLUSIVE is set before the first access: the lock stays until close, and SQLite needs
- *    no shared-memory file.
- * 2. A row's `sum` is the CRC-32C of all that the row says, its key included: a row that was copied to
+ * Invariants (and those of core/sqlite.c):
+ * 1. A row's `sum` is the CRC-32C of all that the row says, its key included: a row that was copied to
  *    another place does not fit, either.
- * 3. A transaction that failed in any step is rolled back before its last call returns.
+ * 2. A transaction that failed in any step is rolled back before its last call returns.
  *
  * Locking: `mu` protects everything; cache_db_begin takes it and commit or rollback gives it back, so a
  * transaction's calls belong to one thread.
@@ -33,13 +31,11 @@
 #include <unistd.h>
 
 #include "core/crc32c.h"
+#include "core/sqlite.h"
 
 enum { SCHEMA_VERSION = 1, APPLICATION_ID = 0x726d7263 /* "rmrc" */ };
 
 enum stmt {
-	STMT_BEGIN,
-	STMT_COMMIT,
-	STMT_ROLLBACK,
 	STMT_REGIONS,
 	STMT_REGION,
 	STMT_ROWS,
@@ -64,9 +60,6 @@ static const char schema[] =
 	"id, name, size, version, durability, clean, pull_order, pins, aside, why, sum"
 
 static const char *const stmt_sql[STMTS] = {
-    [STMT_BEGIN] = "BEGIN IMMEDIATE",
-    [STMT_COMMIT] = "COMMIT",
-    [STMT_ROLLBACK] = "ROLLBACK",
     [STMT_REGIONS] = "SELECT " REGION_COLUMNS " FROM region ORDER BY id",
     [STMT_REGION] = "SELECT " REGION_COLUMNS " FROM region WHERE id = ?1",
     [STMT_ROWS] = "SELECT idx, resident, dirty, sums, sum FROM chunk WHERE region = ?1"
@@ -86,206 +79,30 @@ struct cache_db {
 	pthread_mutex_t mu;
 
 	/* Protected by mu. */
-	sqlite3 *sql;
-	sqlite3_stmt *stmts[STMTS];
+	struct sqlite sql;
 };
 
-/* ---- errors ---- */
-
-static int damaged(const struct cache_db *db, const char *how, struct err *err)
-{
-	return err_set(err, -EUCLEAN, "%s is damaged (%s)", db->path, how);
-}
-
-/* The error of the SQLite call that has just failed. */
-static int db_error(const struct cache_db *db, struct err *err)
-{
-	int rc = sqlite3_extended_errcode(db->sql), sys = sqlite3_system_errno(db->sql);
-	const char *text = sqlite3_errmsg(db->sql);
-
-	switch (rc & 0xff) {
-	case SQLITE_BUSY:
-	case SQLITE_LOCKED:
-		return err_set(err, -EBUSY, "%s is in use by another process", db->path);
-	case SQLITE_CORRUPT:
-	case SQLITE_NOTADB:
-		return damaged(db, text, err);
-	case SQLITE_FULL:
-		return err_set(err, -ENOSPC, "cannot write to %s: the disk is full", db->path);
-	case SQLITE_READONLY:
-		return err_set(
-		    err, -EROFS, "cannot write to %s: it or its directory is read-only", db->path);
-	case SQLITE_CANTOPEN:
-	case SQLITE_PERM:
-		return err_sys(err, sys ? -sys : -EACCES, "cannot open %s", db->path);
-	case SQLITE_NOMEM:
-		return err_sys(err, -ENOMEM, "cannot use %s", db->path);
-	case SQLITE_CONSTRAINT:
-	case SQLITE_MISMATCH:
-		return damaged(db, text, err);
-	default:
-		return err_set(err, -EIO, "cannot use %s: %s%s%s", db->path, text, sys ? ": " : "",
-		    sys ? strerror(sys) : "");
-	}
-}
-
-/* ---- statements ---- */
-
-/* 1 if there is a row, 0 if it is done, or -errno. */
-static int stmt_step(struct cache_db *db, enum stmt which, struct err *err)
-{
-	int rc = sqlite3_step(db->stmts[which]);
-
-	if (rc == SQLITE_ROW)
-		return 1;
-	return rc == SQLITE_DONE ? 0 : db_error(db, err);
-}
-
-static void stmt_end(struct cache_db *db, enum stmt which)
-{
-	sqlite3_reset(db->stmts[which]);
-	sqlite3_clear_bindings(db->stmts[which]);
-}
-
-static int stmt_run(struct cache_db *db, enum stmt which, struct err *err)
-{
-	int r = stmt_step(db, which, err);
-
-	stmt_end(db, which);
-	return r;
-}
-
-static void bind_int(struct cache_db *db, enum stmt which, int idx, uint64_t value)
-{
-	int rc = sqlite3_bind_int64(db->stmts[which], idx, (int64_t)value);
-
-	assert(rc == SQLITE_OK);
-}
-
-static void bind_bytes(struct cache_db *db, enum stmt which, int idx, const void *bytes, size_t len)
-{
-	int rc = sqlite3_bind_blob64(db->stmts[which], idx, bytes, len, SQLITE_STATIC);
-
-	assert(rc == SQLITE_OK);
-}
-
-static void bind_text(struct cache_db *db, enum stmt which, int idx, const char *text)
-{
-	bind_bytes(db, which, idx, text, strlen(text));
-}
-
-static int exec(struct cache_db *db, const char *sql, struct err *err)
-{
-	return sqlite3_exec(db->sql, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : db_error(db, err);
-}
-
-/* The first column of the first row of sql, as text. */
-static int query_text(
-    struct cache_db *db, const char *sql, char *ret_text, size_t room, struct err *err)
-{
-	sqlite3_stmt *stmt = NULL;
-	int rc = sqlite3_prepare_v2(db->sql, sql, -1, &stmt, NULL);
-	int r = 0;
-
-	if (rc == SQLITE_OK)
-		rc = sqlite3_step(stmt);
-	if (rc == SQLITE_ROW)
-		snprintf(ret_text, room, "%s", (const char *)sqlite3_column_text(stmt, 0));
-	else
-		r = db_error(db, err);
-	sqlite3_finalize(stmt);
-	return r;
-}
-
-static int query_int(struct cache_db *db, const char *sql, int *ret_value, struct err *err)
-{
-	char text[32];
-	int r = query_text(db, sql, text, sizeof(text), err);
-
-	if (!r)
-		*ret_value = atoi(text);
-	return r;
-}
+static const struct sqlite_conf sql_conf = {
+    .stmts = stmt_sql, .stmt_count = STMTS, .busy_hint = "", .damage_hint = ""};
 
 /* ---- opening ---- */
 
-/* Takes the lock; *ret_new if the file has no tables yet. */
-static int identify(struct cache_db *db, bool *ret_new, struct err *err)
-{
-	int r, version = 0, application = 0, tables = 0;
-
-	r = exec(db, "PRAGMA locking_mode = EXCLUSIVE", err);
-	if (!r)
-		r = query_int(db, "PRAGMA user_version", &version, err);
-	if (!r)
-		r = query_int(db, "PRAGMA application_id", &application, err);
-	if (!r)
-		r = query_int(db, "SELECT count(*) FROM sqlite_schema", &tables, err);
-	if (r)
-		return r;
-	*ret_new = !version && !application && !tables;
-	if (!*ret_new && (application != APPLICATION_ID || version != SCHEMA_VERSION))
-		return damaged(db, "it is not the index of a cache of this version", err);
-	return 0;
-}
-
 static int make_schema(struct cache_db *db, struct err *err)
 {
-	char sql[100];
-	int r = exec(db, "BEGIN IMMEDIATE", err);
+	char pragmas[100];
+	int r = sqlite_exec(&db->sql, "BEGIN IMMEDIATE", err);
 
 	if (!r)
-		r = exec(db, schema, err);
-	snprintf(sql, sizeof(sql), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-	    APPLICATION_ID, SCHEMA_VERSION);
-	return r ? r : exec(db, sql, err);
-}
-
-static int check_database(struct cache_db *db, struct err *err)
-{
-	char text[200];
-	int r = query_text(db, "PRAGMA quick_check(1)", text, sizeof(text), err);
-
-	if (!r && strcmp(text, "ok") != 0)
-		r = damaged(db, text, err);
-	return r;
-}
-
-static int set_modes(struct cache_db *db, struct err *err)
-{
-	char text[200];
-	int r = query_text(db, "PRAGMA journal_mode = WAL", text, sizeof(text), err);
-
-	if (!r && strcmp(text, "wal") != 0)
-		r = err_set(
-		    err, -EIO, "cannot use %s: it stays in journal mode \"%s\"", db->path, text);
-	return r ? r : exec(db, "PRAGMA synchronous = FULL", err);
-}
-
-static int prepare(struct cache_db *db, struct err *err)
-{
-	for (unsigned i = 0; i < STMTS; i++)
-		if (sqlite3_prepare_v3(db->sql, stmt_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-			&db->stmts[i], NULL) != SQLITE_OK) {
-			if (sqlite3_errcode(db->sql) == SQLITE_ERROR)
-				return damaged(db, sqlite3_errmsg(db->sql), err);
-			return db_error(db, err);
-		}
-	return 0;
-}
-
-static int open_file(struct cache_db *db, struct err *err)
-{
-	if (sqlite3_open_v2(db->path, &db->sql,
-		SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
-		NULL) != SQLITE_OK)
-		return db->sql ? db_error(db, err)
-			       : err_sys(err, -ENOMEM, "cannot open %s", db->path);
-	return 0;
+		r = sqlite_exec(&db->sql, schema, err);
+	snprintf(pragmas, sizeof(pragmas),
+	    "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID,
+	    SCHEMA_VERSION);
+	return r ? r : sqlite_exec(&db->sql, pragmas, err);
 }
 
 static int open_database(struct cache_db *db, bool *ret_new, struct err *err)
 {
+	struct sqlite_kind kind;
 	int fd, r;
 
 	/* Made here for its mode; SQLite makes the log with the same. */
@@ -294,21 +111,22 @@ static int open_database(struct cache_db *db, bool *ret_new, struct err *err)
 		return err_sys(err, -errno, "cannot create %s", db->path);
 	if (fd >= 0)
 		close(fd);
-	r = open_file(db, err);
+	r = sqlite_open(&db->sql, &sql_conf, db->path, err);
+	if (!r)
+		r = sqlite_identify(&db->sql, &kind, err);
 	if (r)
 		return r;
-	/* SQLite opens read-only what it cannot open otherwise, and then fails to lock it. */
-	if (sqlite3_db_readonly(db->sql, "main") == 1)
-		return err_set(
-		    err, -EROFS, "cannot write to %s: it or its directory is read-only", db->path);
-	r = identify(db, ret_new, err);
-	if (!r && !*ret_new)
-		r = check_database(db, err);
+	if (!kind.is_new && (kind.application != APPLICATION_ID || kind.version != SCHEMA_VERSION))
+		return sqlite_damaged(
+		    &db->sql, "it is not the index of a cache of this version", err);
+	*ret_new = kind.is_new;
+	if (!kind.is_new)
+		r = sqlite_check(&db->sql, err);
 	if (!r)
-		r = set_modes(db, err);
-	if (!r && *ret_new)
+		r = sqlite_set_modes(&db->sql, err);
+	if (!r && kind.is_new)
 		r = make_schema(db, err);
-	return r ? r : prepare(db, err);
+	return r ? r : sqlite_prepare(&db->sql, err);
 }
 
 /* A cache_db without its database. */
@@ -351,15 +169,15 @@ int cache_db_salvage(const char *path, struct cache_db **ret_db, struct err *err
 
 	if (!db)
 		return -ENOMEM;
-	r = open_file(db, err);
+	r = sqlite_open(&db->sql, &sql_conf, db->path, err);
 	/* Closing shall not write the log's pages into what may be needed as it is. */
 	if (!r &&
-	    sqlite3_db_config(db->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL) != SQLITE_OK)
-		r = db_error(db, err);
+	    sqlite3_db_config(db->sql.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL) != SQLITE_OK)
+		r = sqlite_error(&db->sql, err);
 	if (!r)
-		r = exec(db, "PRAGMA locking_mode = EXCLUSIVE", err);
+		r = sqlite_lock(&db->sql, err);
 	if (!r)
-		r = prepare(db, err);
+		r = sqlite_prepare(&db->sql, err);
 	if (r) {
 		cache_db_close(db);
 		return r;
@@ -372,9 +190,7 @@ void cache_db_close(struct cache_db *db)
 {
 	if (!db)
 		return;
-	for (unsigned i = 0; i < STMTS; i++)
-		sqlite3_finalize(db->stmts[i]);
-	sqlite3_close(db->sql);
+	sqlite_close(&db->sql);
 	pthread_mutex_destroy(&db->mu);
 	free(db);
 }
@@ -453,7 +269,7 @@ static bool column_text(sqlite3_stmt *row, int col, char *ret_text, size_t room)
 static int region_of_row(
     struct cache_db *db, enum stmt which, struct index_region *ret_region, struct err *err)
 {
-	sqlite3_stmt *row = db->stmts[which];
+	sqlite3_stmt *row = db->sql.stmts[which];
 
 	*ret_region = (struct index_region){
 	    .id = (uint64_t)sqlite3_column_int64(row, 0),
@@ -468,7 +284,7 @@ static int region_of_row(
 	    !column_text(row, 8, ret_region->aside, sizeof(ret_region->aside)) ||
 	    !column_text(row, 9, ret_region->why, sizeof(ret_region->why)) ||
 	    sqlite3_column_int64(row, 10) != region_sum(ret_region))
-		return damaged(db, "a region's row does not fit its checksum", err);
+		return sqlite_damaged(&db->sql, "a region's row does not fit its checksum", err);
 	return 0;
 }
 
@@ -505,7 +321,7 @@ int cache_db_regions(struct cache_db *db,
 	int r, bad = 0;
 
 	pthread_mutex_lock(&db->mu);
-	while ((r = stmt_step(db, STMT_REGIONS, err)) == 1) {
+	while ((r = sqlite_step(&db->sql, STMT_REGIONS, err)) == 1) {
 		int rc = region_of_row(db, STMT_REGIONS, &region, err);
 
 		if (rc)
@@ -513,7 +329,7 @@ int cache_db_regions(struct cache_db *db,
 		else
 			found(ctx, &region);
 	}
-	stmt_end(db, STMT_REGIONS);
+	sqlite_end(&db->sql, STMT_REGIONS);
 	pthread_mutex_unlock(&db->mu);
 	return r ? r : bad;
 }
@@ -524,13 +340,13 @@ int cache_db_region(
 	int r;
 
 	pthread_mutex_lock(&db->mu);
-	bind_int(db, STMT_REGION, 1, id);
-	r = stmt_step(db, STMT_REGION, err);
+	sqlite_bind_int(&db->sql, STMT_REGION, 1, (int64_t)id);
+	r = sqlite_step(&db->sql, STMT_REGION, err);
 	if (r == 1)
 		r = region_of_row(db, STMT_REGION, ret_region, err);
 	else if (r == 0)
 		r = err_set(err, -ENOENT, "%s has no such region", db->path);
-	stmt_end(db, STMT_REGION);
+	sqlite_end(&db->sql, STMT_REGION);
 	pthread_mutex_unlock(&db->mu);
 	return r;
 }
@@ -558,21 +374,21 @@ int cache_db_rows(struct cache_db *db, uint64_t id, struct index_row **ret_rows,
 	int r;
 
 	pthread_mutex_lock(&db->mu);
-	bind_int(db, STMT_ROWS, 1, id);
-	while ((r = stmt_step(db, STMT_ROWS, err)) == 1) {
+	sqlite_bind_int(&db->sql, STMT_ROWS, 1, (int64_t)id);
+	while ((r = sqlite_step(&db->sql, STMT_ROWS, err)) == 1) {
 		if (!rows_grow(&rows, count, &room)) {
 			r = err_sys(err, -ENOMEM, "cannot read %s", db->path);
 			break;
 		}
-		if (row_of_row(db->stmts[STMT_ROWS], id, &rows[count]))
+		if (row_of_row(db->sql.stmts[STMT_ROWS], id, &rows[count]))
 			count++;
 		else
 			bad = true;
 	}
-	stmt_end(db, STMT_ROWS);
+	sqlite_end(&db->sql, STMT_ROWS);
 	pthread_mutex_unlock(&db->mu);
 	if (r == 0 && bad)
-		r = damaged(db, "a chunk's row does not fit its checksum", err);
+		r = sqlite_damaged(&db->sql, "a chunk's row does not fit its checksum", err);
 	if (r && r != -EUCLEAN) {
 		free(rows);
 		return r;
@@ -589,34 +405,23 @@ int cache_db_begin(struct cache_db *db, struct err *err)
 	int r;
 
 	pthread_mutex_lock(&db->mu);
-	r = stmt_run(db, STMT_BEGIN, err);
+	r = sqlite_begin(&db->sql, err);
 	if (r)
 		pthread_mutex_unlock(&db->mu);
 	return r;
 }
 
-static void rollback_locked(struct cache_db *db)
-{
-	/* Some errors have rolled it back already. */
-	if (!sqlite3_get_autocommit(db->sql)) {
-		sqlite3_step(db->stmts[STMT_ROLLBACK]);
-		stmt_end(db, STMT_ROLLBACK);
-	}
-}
-
 int cache_db_commit(struct cache_db *db, struct err *err)
 {
-	int r = stmt_run(db, STMT_COMMIT, err);
+	int r = sqlite_commit(&db->sql, err);
 
-	if (r)
-		rollback_locked(db);
 	pthread_mutex_unlock(&db->mu);
 	return r;
 }
 
 void cache_db_rollback(struct cache_db *db)
 {
-	rollback_locked(db);
+	sqlite_rollback(&db->sql);
 	pthread_mutex_unlock(&db->mu);
 }
 
@@ -624,18 +429,18 @@ int cache_db_put_region(struct cache_db *db, const struct index_region *region, 
 {
 	enum stmt put = STMT_PUT_REGION;
 
-	bind_int(db, put, 1, region->id);
-	bind_text(db, put, 2, region->name);
-	bind_int(db, put, 3, region->size);
-	bind_int(db, put, 4, region->version);
-	bind_int(db, put, 5, (uint64_t)region->durability);
-	bind_int(db, put, 6, region->clean);
-	bind_text(db, put, 7, region->order);
-	bind_text(db, put, 8, region->pins);
-	bind_text(db, put, 9, region->aside);
-	bind_text(db, put, 10, region->why);
-	bind_int(db, put, 11, region_sum(region));
-	return stmt_run(db, put, err);
+	sqlite_bind_int(&db->sql, put, 1, (int64_t)region->id);
+	sqlite_bind_text(&db->sql, put, 2, region->name);
+	sqlite_bind_int(&db->sql, put, 3, (int64_t)region->size);
+	sqlite_bind_int(&db->sql, put, 4, (int64_t)region->version);
+	sqlite_bind_int(&db->sql, put, 5, (int64_t)region->durability);
+	sqlite_bind_int(&db->sql, put, 6, region->clean);
+	sqlite_bind_text(&db->sql, put, 7, region->order);
+	sqlite_bind_text(&db->sql, put, 8, region->pins);
+	sqlite_bind_text(&db->sql, put, 9, region->aside);
+	sqlite_bind_text(&db->sql, put, 10, region->why);
+	sqlite_bind_int(&db->sql, put, 11, region_sum(region));
+	return sqlite_run(&db->sql, put, err);
 }
 
 int cache_db_put_row(struct cache_db *db, uint64_t id, const struct index_row *row, struct err *err)
@@ -645,26 +450,26 @@ int cache_db_put_row(struct cache_db *db, uint64_t id, const struct index_row *r
 	size_t len;
 
 	assert((row->chunk.dirty & ~row->chunk.resident) == 0);
-	bind_int(db, which, 1, id);
-	bind_int(db, which, 2, row->chunk.idx);
+	sqlite_bind_int(&db->sql, which, 1, (int64_t)id);
+	sqlite_bind_int(&db->sql, which, 2, (int64_t)row->chunk.idx);
 	if (which == STMT_PUT_ROW) {
 		len = row_pack(row, packed);
-		bind_int(db, which, 3, row->chunk.resident);
-		bind_int(db, which, 4, row->chunk.dirty);
-		bind_bytes(db, which, 5, packed, len);
-		bind_int(db, which, 6, row_sum(id, &row->chunk, packed, len));
+		sqlite_bind_int(&db->sql, which, 3, (int64_t)row->chunk.resident);
+		sqlite_bind_int(&db->sql, which, 4, (int64_t)row->chunk.dirty);
+		sqlite_bind_bytes(&db->sql, which, 5, packed, len);
+		sqlite_bind_int(&db->sql, which, 6, row_sum(id, &row->chunk, packed, len));
 	}
-	return stmt_run(db, which, err);
+	return sqlite_run(&db->sql, which, err);
 }
 
 int cache_db_remove(struct cache_db *db, uint64_t id, struct err *err)
 {
 	int r;
 
-	bind_int(db, STMT_REMOVE_ROWS, 1, id);
-	r = stmt_run(db, STMT_REMOVE_ROWS, err);
+	sqlite_bind_int(&db->sql, STMT_REMOVE_ROWS, 1, (int64_t)id);
+	r = sqlite_run(&db->sql, STMT_REMOVE_ROWS, err);
 	if (r)
 		return r;
-	bind_int(db, STMT_REMOVE_REGION, 1, id);
-	return stmt_run(db, STMT_REMOVE_REGION, err);
+	sqlite_bind_int(&db->sql, STMT_REMOVE_REGION, 1, (int64_t)id);
+	return sqlite_run(&db->sql, STMT_REMOVE_REGION, err);
 }

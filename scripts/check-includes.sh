@@ -36,7 +36,7 @@ EXCEPTIONS=(
 # Levels of core/: a file includes those of its own level and of lower ones.  opts_file has the level of opts:
 # what a name begins with counts, up to an underscore.
 declare -A LEVEL=(
-	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0 [crc32c]=0
+	[err]=0 [hist]=0 [uri]=0 [log]=0 [opts]=0 [bufpool]=0 [crc32c]=0 [sqlite]=0
 	[loop]=1 [conn]=1 [workers]=1
 	[store]=2 [blk]=2 [fault]=2 [backend]=2
 	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3

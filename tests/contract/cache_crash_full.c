@@ -29,7 +29,7 @@
 #include "core/cache_pump.h"
 #include "core/puller.h"
 #include "core/pusher.h"
-#include "tests/unit/cache_rig.h"
+#include "tests/lib/index_rig.h"
 #include "tests/unit/disk_shim.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -78,7 +78,7 @@ struct slot {
 
 /* A process' time with the region.  Loop thread, but for what is said. */
 struct life {
-	struct cache_rig cr; /* the main thread's */
+	struct index_rig ir; /* the main thread's */
 	struct cache_group *group;
 	struct cache *cache;
 	struct puller *puller;
@@ -324,7 +324,7 @@ static void describe(void)
 	struct index_region region = {
 	    .id = REGION_ID, .size = SIZE, .durability = -1, .name = "region"};
 
-	indexed_describe(life.cr.indexed, &region);
+	indexed_describe(life.ir.indexed, &region);
 }
 
 static void cache_committed(struct index_call *call, int err)
@@ -341,7 +341,7 @@ static void on_commit(void *ctx, struct cache_call *call)
 	life.cache_waits = call;
 	life.cache_commit.done = cache_committed;
 	describe();
-	indexed_commit(life.cr.indexed, &life.cache_commit);
+	indexed_commit(life.ir.indexed, &life.cache_commit);
 }
 
 static void own_committed(struct index_call *call, int err)
@@ -356,7 +356,7 @@ static void commit_time(struct loop_timer *timer)
 	life.own_committing = true;
 	life.own_commit.done = own_committed;
 	describe();
-	indexed_commit(life.cr.indexed, &life.own_commit);
+	indexed_commit(life.ir.indexed, &life.own_commit);
 }
 
 static void on_changed(void *ctx)
@@ -370,10 +370,10 @@ static void on_changed(void *ctx)
 /* On the loop. */
 static void make_cache(void *ctx)
 {
-	struct loop *loop = life.cr.rig.loops[0];
+	struct loop *loop = life.ir.rig.loops[0];
 	struct cache_group_conf group = {.loop = loop, .size = 2 * MIB, .max_dirty = MIB};
 	struct cache_conf conf = {
-	    .local = life.cr.store,
+	    .local = life.ir.store,
 	    .size = SIZE,
 	    .size_max = SIZE,
 	    .commit = on_commit,
@@ -384,7 +384,7 @@ static void make_cache(void *ctx)
 	life.donor_timer.expired = donor_answers;
 	life.commit_timer.expired = commit_time;
 	store_init(&life.donor, &donor_ops, SIZE);
-	indexed_start(life.cr.indexed, &index_ops, NULL);
+	indexed_start(life.ir.indexed, &index_ops, NULL);
 	ck_assert_int_eq(cache_group_create(&group, &life.group, &err), 0);
 	conf.group = life.group;
 	ck_assert_int_eq(cache_create(&conf, &life.cache, &err), 0);
@@ -394,8 +394,8 @@ static void make_cache(void *ctx)
 	    0);
 	ck_assert_int_eq(
 	    pusher_create(&(struct pusher_conf){life.cache, below(30), 0}, &life.pusher, &err), 0);
-	for (size_t i = 0; i < life.cr.load.count; i++) {
-		const struct index_chunk *chunk = &life.cr.load.chunks[i];
+	for (size_t i = 0; i < life.ir.load.count; i++) {
+		const struct index_chunk *chunk = &life.ir.load.chunks[i];
 
 		cache_load(
 		    life.cache, &(struct cache_chunk){chunk->idx, chunk->resident, chunk->dirty});
@@ -407,10 +407,10 @@ static void make_cache(void *ctx)
 
 static void life_open(void)
 {
-	cache_rig_open(&life.cr, path, on_step, NULL);
-	cache_load_ok(&life.cr, REGION_ID, "region", SIZE);
-	ck_assert_str_eq(life.cr.load.aside, "");
-	rig_call(life.cr.rig.loops[0], make_cache, NULL);
+	index_rig_open(&life.ir, path, on_step, NULL);
+	index_rig_load_ok(&life.ir, REGION_ID, "region", SIZE);
+	ck_assert_str_eq(life.ir.load.aside, "");
+	rig_call(life.ir.rig.loops[0], make_cache, NULL);
 }
 
 static void on_stopped(struct cache_call *call, int err)
@@ -450,20 +450,20 @@ static void wait_until(void (*fn)(void *ctx))
 
 	for (unsigned i = 0; !is_so; i++) {
 		rig_check(i < 200000, "it hangs");
-		rig_call(life.cr.rig.loops[0], fn, &is_so);
+		rig_call(life.ir.rig.loops[0], fn, &is_so);
 		if (!is_so)
 			usleep(100);
 	}
 }
 
-static void life_close(void (*end)(struct cache_step *step))
+static void life_close(void (*end)(struct index_ask *ask))
 {
-	rig_call(life.cr.rig.loops[0], stop_cache, NULL);
+	rig_call(life.ir.rig.loops[0], stop_cache, NULL);
 	wait_until(look_stopped);
-	rig_call(life.cr.rig.loops[0], free_pumps, NULL);
-	ck_assert_int_eq(cache_end(&life.cr, end, NULL), 0);
-	rig_call(life.cr.rig.loops[0], free_cache, NULL);
-	cache_rig_close(&life.cr);
+	rig_call(life.ir.rig.loops[0], free_pumps, NULL);
+	ck_assert_int_eq(index_rig_end(&life.ir, end, NULL), 0);
+	rig_call(life.ir.rig.loops[0], free_cache, NULL);
+	index_rig_close(&life.ir);
 }
 
 /* ---- what the child does ---- */
@@ -657,13 +657,13 @@ static void child_work(void)
 	memcpy(life.value, world->promised, sizeof(life.value));
 	for (unsigned i = 0; i < OPS; i++) {
 		come_by(AT_OPERATION);
-		rig_call(life.cr.rig.loops[0], do_something, NULL);
+		rig_call(life.ir.rig.loops[0], do_something, NULL);
 		if (rig_random_below(&life.pace, 3) == 0)
 			usleep((unsigned)rig_random_below(&life.pace, 1500));
 	}
 	wait_until(look_idle);
 	/* With what is dirty: the index has it. */
-	life_close(life.power ? start_abandon : start_close);
+	life_close(life.power ? index_ask_abandon : index_ask_close);
 	_exit(0);
 }
 
@@ -717,7 +717,7 @@ static void read_all(uint32_t *ret_seen)
 	static uint8_t buf[256 * 1024];
 
 	for (uint64_t off = 0; off < SIZE; off += sizeof(buf)) {
-		ck_assert_int_eq(rig_read(life.cr.rig.loops[0], &life.handle->handle.store, off,
+		ck_assert_int_eq(rig_read(life.ir.rig.loops[0], &life.handle->handle.store, off,
 				     buf, sizeof(buf)),
 		    0);
 		for (uint64_t i = 0; i < sizeof(buf); i += DISK_SECTOR)
@@ -753,13 +753,13 @@ static void verify(const char *what, uint64_t seed)
 	life_open();
 	read_all(seen);
 	check_seen(seen, donor, what);
-	rc = rig_op(life.cr.rig.loops[0], &life.handle->handle.store, STORE_FLUSH, 0, 0, 0);
+	rc = rig_op(life.ir.rig.loops[0], &life.handle->handle.store, STORE_FLUSH, 0, 0, 0);
 	ck_assert_int_eq(rc, 0);
 	for (unsigned s = 0; s < SECTORS; s++)
 		rig_check(world->stable[s] == seen[s],
 		    "%s: sector %u was %u before all was pushed, and is %u now", what, s, seen[s],
 		    world->stable[s]);
-	life_close(rig_random_below(&random, 2) ? start_close : start_abandon);
+	life_close(rig_random_below(&random, 2) ? index_ask_close : index_ask_abandon);
 	memcpy(world->promised, seen, sizeof(seen));
 	memset(world->since_count, 0, sizeof(world->since_count));
 }

@@ -11,7 +11,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -25,6 +24,7 @@
 #include "mount/control.h"
 #include "mount/loopdev.h"
 #include "mount/swapdev.h"
+#include "tests/lib/rig.h"
 
 enum { SIZE = 4 << 20, SKIPPED = 77 };
 
@@ -117,11 +117,6 @@ static void setup(void)
 	ck_assert_int_eq(pthread_create(&thread, NULL, serve_thread, NULL), 0);
 }
 
-static int remove_each(const char *name, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(name);
-}
-
 static bool free_each(void *ctx, const struct loopdev *each)
 {
 	if (!strncmp(each->file, prefix, strlen(prefix))) {
@@ -146,7 +141,7 @@ static void clean_up(void)
 	if (glob(pattern, 0, NULL, &found))
 		return;
 	for (i = 0; i < found.gl_pathc; i++)
-		nftw(found.gl_pathv[i], remove_each, 8, FTW_DEPTH | FTW_PHYS);
+		rig_tmpdir_remove(found.gl_pathv[i]);
 	globfree(&found);
 }
 
@@ -159,7 +154,7 @@ static void teardown(void)
 	pthread_join(thread, NULL);
 	control_destroy(control);
 	loop_destroy(loop);
-	nftw(dir, remove_each, 8, FTW_DEPTH | FTW_PHYS);
+	rig_tmpdir_remove(dir);
 	ck_assert_msg(left == 0, "%u loop devices were left", left);
 }
 

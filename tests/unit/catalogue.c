@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/lib/rig.h"
 #include "tests/unit/catalogue_model.h"
 #include "tests/unit/sqlite_shim.h"
 
@@ -45,10 +46,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	ck_assert_int_eq(system(command), 0);
+	rig_tmpdir_remove(dir);
 }
 
 static struct catalogue *open_pool(const char *pool)

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/lib/rig.h"
 #include "tests/unit/sqlite_shim.h"
 
 static char dir[] = "/tmp/remram-schema-XXXXXX";
@@ -59,17 +60,9 @@ static void run_sql(const char *sql)
 	sqlite3_close(db);
 }
 
-static void remove_files(void)
-{
-	char command[100];
-
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	ck_assert_int_eq(system(command), 0);
-}
-
 static void make_old(void)
 {
-	remove_files();
+	rig_tmpdir_remove(dir);
 	ck_assert_int_eq(mkdir(dir, 0700), 0);
 	run_sql(schema_1);
 }
@@ -80,6 +73,11 @@ static void setup(void)
 	snprintf(path, sizeof(path), "%s/p.db", dir);
 	install_shim();
 	make_old();
+}
+
+static void teardown(void)
+{
+	rig_tmpdir_remove(dir);
 }
 
 struct found {
@@ -260,7 +258,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_add_checked_fixture(tc, setup, remove_files);
+	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, migration_keeps_everything);
 	tcase_add_test(tc, migration_survives_each_failing_io);

@@ -7,7 +7,6 @@
 
 #include <check.h>
 #include <errno.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 
 #include "mount/cgroup.h"
 #include "mount/sys.h"
+#include "tests/lib/rig.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -29,14 +29,9 @@ static void setup(void)
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 }
 
-static int remove_each(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	return remove(path);
-}
-
 static void teardown(void)
 {
-	nftw(dir, remove_each, 8, FTW_DEPTH | FTW_PHYS);
+	rig_tmpdir_remove(dir);
 }
 
 static void put(const char *group, const char *name, const char *text)
