@@ -30,12 +30,16 @@ managed_start_local() {
 	fill local
 }
 
+managed_mount_now() {
+	"$BUILD/remram" "127.0.0.1:${PORT[managed]}:/ram" "$GUARD_DIR/managed" -o "cache=memory${1:+,$1}" ||
+		die "remram does not mount with a cache"
+}
+
 # managed_mount RTT [OPTIONS]: FILE[managed] is what was filled before, FILE[written] is for writing.
 managed_mount() {
 	rtt_set managed "$1"
 	guard_add mount "$GUARD_DIR/managed"
-	"$BUILD/remram" "127.0.0.1:${PORT[managed]}:/ram" "$GUARD_DIR/managed" -o "cache=memory${2:+,$2}" ||
-		die "remram does not mount with a cache"
+	managed_mount_now "${2-}"
 }
 
 # Waits until what is dirty has been pushed and the daemon is gone; no need to wait for each round trip.
@@ -180,8 +184,9 @@ managed_measure_mount() {
 	local i start_us end_us
 	for ((i = 0; i < MOUNTS; i++)); do
 		rtt_set managed "$MANAGED_AT"
+		guard_add mount "$GUARD_DIR/managed"
 		start_us=${EPOCHREALTIME/[.,]/}
-		managed_mount "$MANAGED_AT" pull=all
+		managed_mount_now pull=all
 		read_first_byte "${FILE[managed]}"
 		end_us=${EPOCHREALTIME/[.,]/}
 		managed_umount

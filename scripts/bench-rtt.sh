@@ -46,12 +46,12 @@ rtt_disconnect() {
 	guard_drop pid "$RTT_PROXY"
 }
 
-# rtt_fio NAME ARG…: the active part of a two-second run.
+# rtt_fio NAME ARG…: a run of at most two seconds.
 rtt_fio() {
 	local file=${FILE[$1]}
 	shift
-	fio --name=rtt --filename="$file" --size="$SIZE" --time_based --runtime=2 --norandommap \
-		--randrepeat=0 --output-format=json "$@" </dev/null
+	fio --name=rtt --filename="$file" --size="$SIZE" --runtime=2 --norandommap --randrepeat=0 \
+		--output-format=json "$@" </dev/null
 }
 
 # rtt_measure NAME RTT: reading in order through the page cache, as cp does, and 256 random reads at once.
@@ -59,8 +59,9 @@ rtt_measure() {
 	local buffered random
 	rtt_set "$1" "$2"
 	drop_caches "${FILE[$1]}"
+	# Once: what has been read before is in the page cache.
 	buffered=$(fio_value "$(rtt_fio "$1" --rw=read --bs=1M --ioengine=psync)" '.bw_bytes / 1e6')
-	random=$(fio_value "$(rtt_fio "$1" --rw=randread --bs=4k --iodepth=256 --ioengine=libaio --direct=1)" \
+	random=$(fio_value "$(rtt_fio "$1" --time_based --rw=randread --bs=4k --iodepth=256 --ioengine=libaio --direct=1)" \
 		'.iops / 1000')
 	jq -cn --arg contender "$1" --argjson rtt_ms "$2" --argjson buffered_mb_s "$buffered" \
 		--argjson randread_kiops "$random" \
