@@ -66,7 +66,7 @@ TEST_LIB_OBJ := $(call obj,$(wildcard tests/lib/*.c))
 
 PROGRAMS := $(O)/remramd $(O)/remram
 TOOLS    := $(patsubst tests/tools/%.c,$(O)/tools/%,$(wildcard tests/tools/*.c))
-UNITS    := $(patsubst %.c,$(O)/%,$(wildcard tests/unit/*.c tests/contract/*.c tests/sim/*.c))
+UNITS    := $(patsubst %.c,$(O)/%,$(wildcard tests/unit/*.c tests/contract/*.c))
 FUZZERS  := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/*.c))
 
 all: $(PROGRAMS) ## the programs, remramd and remram (the default)
@@ -74,7 +74,7 @@ all: $(PROGRAMS) ## the programs, remramd and remram (the default)
 $(O)/remramd: $(O)/export/remramd.o $(EXPORT_OBJ) $(ENGINE_OBJ)
 $(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(EXPORT_OBJ) $(ENGINE_OBJ)
 $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
-# A test program is one file of tests/unit, tests/contract or tests/sim, with tests/lib and all of the
+# A test program is one file of tests/unit or tests/contract, with tests/lib and all of the
 # programs but their main files.
 $(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \
 	$(ENGINE_OBJ)
@@ -113,7 +113,7 @@ check-asan: ## the tests that sanitizers can watch, under AddressSanitizer and U
 check-tsan: ## the same under ThreadSanitizer
 	$(Q)scripts/check-sanitized.sh thread
 
-check-valgrind: ## unit, contract and simulation programs under valgrind
+check-valgrind: ## unit and contract programs under valgrind
 	$(Q)scripts/deps.sh build test
 	$(SUBMAKE) units
 	$(Q)O=$(O) scripts/check-valgrind.sh

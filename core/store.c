@@ -100,7 +100,8 @@ void store_push(struct store_req *req, store_done_fn *hook, void *ctx)
 	req->stack[req->depth].done = hook;
 	req->stack[req->depth].ctx = ctx;
 	req->depth++;
-	req->flags &= ~(unsigned)STORE_PIPE; /* the hook may complete later than the pipe holds */
+	/* The hook may complete later than the pipe or the memory holds. */
+	req->flags &= ~(unsigned)(STORE_PIPE | STORE_BRIEF);
 }
 
 void *store_pop(struct store_req *req)

@@ -68,6 +68,9 @@ enum store_flag {
 	STORE_PIPE =
 	    16, /* READ: instead of filling buf the store may give a pipe, see ret_pipe; not
 			    beneath a layer that hooks the completion */
+	STORE_BRIEF =
+	    32, /* READ: instead of filling buf the store may point buf at memory that is valid until
+			     done returns; not beneath a layer that hooks the completion */
 };
 
 /* STORE_LEN_MAX bytes of zeros, never written. */

@@ -78,8 +78,8 @@ static void read_within(struct fs_req *req)
 	}
 	if (req->len > size - req->off)
 		req->len = size - req->off;
-	submit(req, STORE_READ, STORE_LEND | (req->fs->piped ? STORE_PIPE : 0), req->off, req->len,
-	    req->buf, read_done);
+	submit(req, STORE_READ, STORE_LEND | STORE_BRIEF | (req->fs->piped ? STORE_PIPE : 0),
+	    req->off, req->len, req->buf, read_done);
 }
 
 static void size_known(struct pool_req *preq, int err)

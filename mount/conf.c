@@ -213,7 +213,7 @@ static const struct opt table[] = {
 
 	{.type = OPT_HEADING, .help = "Speed"},
 	{.name = "read_ahead", .type = OPT_SIZE, .placeholder = "SIZE", .def = "4M",
-	 .max = READ_AHEAD_MAX, AT(read_ahead), .help = "how far sequential reads run ahead"},
+	 .max = READ_AHEAD_MAX, AT(read_ahead), .help = "how far sequential reads run ahead (direct ones: to 1 MiB; 0: not at all)"},
 	{.name = "max_background", .type = OPT_UINT, .placeholder = "N", .def = "256", .min = 1,
 	 .max = MAX_BACKGROUND_MAX, AT(max_background), .help = "requests that may be in flight"},
 	{.name = "spin_us", .type = OPT_UINT, .placeholder = "N", .def = "30", .max = SPIN_US_MAX,

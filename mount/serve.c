@@ -25,6 +25,7 @@
 
 #include "backends/peer.h"
 #include "core/local_pool.h"
+#include "core/ahead.h"
 #include "core/log.h"
 #include "core/loop.h"
 #include "core/managed.h"
@@ -110,6 +111,20 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	return daemon->err.code;
 }
 
+/* Others may write to what is shared, and a reader has no lease. */
+static int open_ahead(struct daemon *daemon, struct err *err)
+{
+	const struct mount_conf *conf = daemon->conf;
+	int rc = open_donor(daemon, err);
+
+	if (rc || conf->shared || conf->read_only || !conf->read_ahead)
+		return rc;
+	rc = ahead_pool_create(daemon->donor, conf->lock_memory, &daemon->ahead, err);
+	if (rc == 0)
+		daemon->pool = daemon->ahead;
+	return rc;
+}
+
 /* With local copies: the directory first, as it has a say in the hello; then the donor; the copies over it. */
 static int open_cached(struct daemon *daemon, struct err *err)
 {
@@ -162,7 +177,7 @@ static int open_pool(struct daemon *daemon, struct err *err)
 		    conf->source.text);
 	if (!conf->source.is_donor)
 		return open_backend(daemon, err);
-	return conf->cache ? open_cached(daemon, err) : open_donor(daemon, err);
+	return conf->cache ? open_cached(daemon, err) : open_ahead(daemon, err);
 }
 
 /* ---- the mount ---- */
@@ -441,6 +456,7 @@ static void finish(struct daemon *daemon)
 	if (daemon->caching)
 		caching_destroy(daemon->caching);
 	managed_control_destroy(daemon->managed_control);
+	pool_destroy(daemon->ahead);
 	pool_destroy(daemon->donor ? daemon->donor : daemon->pool);
 	workers_destroy(daemon->workers);
 	loop_destroy(daemon->loop);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "backends/peer.h"
+#include "core/ahead.h"
 #include "core/hist.h"
 #include "core/local_pool.h"
 #include "fuse/fs.h"
@@ -139,6 +140,17 @@ static void put_caching(struct text *text, const struct daemon *daemon)
 		    (unsigned long long)total, (unsigned long long)left);
 }
 
+static void put_ahead(struct text *text, const struct daemon *daemon)
+{
+	struct ahead_stats stats;
+
+	ahead_pool_stats(daemon->ahead, &stats);
+	text_put(text,
+	    "\"read_ahead\":{\"hits\":%llu,\"waits\":%llu,\"bytes\":%llu,\"unused_bytes\":%llu},",
+	    (unsigned long long)stats.hits, (unsigned long long)stats.waits,
+	    (unsigned long long)stats.bytes, (unsigned long long)stats.unused_bytes);
+}
+
 /* Resident memory, from /proc/self/statm, without stdio's buffers. */
 static long rss_kb(void)
 {
@@ -175,6 +187,8 @@ size_t serve_status(void *ctx, char *buf, size_t room)
 	    ",",
 	    fs.in_flight, (unsigned long long)fs.requests, fs.nodes, rss_kb());
 	put_refusal(&text, daemon);
+	if (daemon->ahead)
+		put_ahead(&text, daemon);
 	if (daemon->caching)
 		put_caching(&text, daemon);
 	text_put(&text, "\"regions\":");

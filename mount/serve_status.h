@@ -20,8 +20,9 @@ struct daemon {
 	uint64_t start_ns;
 	struct loop *loop;
 	struct workers *workers; /* NULL for a donor's pool */
-	struct pool *pool; /* what is served: the donor's, a local one, or caching's */
+	struct pool *pool; /* what is served: the donor's, a local one, ahead, or caching's */
 	struct pool *donor; /* the donor's, or NULL */
+	struct pool *ahead; /* the donor's, with reading ahead; or NULL */
 	struct caching *caching; /* NULL: no local copies */
 	struct managed_control *managed_control; /* with caching */
 	bool first_is_here, left; /* pull_first= is done; caching has ended */

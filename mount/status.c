@@ -171,6 +171,23 @@ static void print_requests(const struct json *requests, const struct json *in_fl
 	}
 }
 
+/* What direct reads in order were answered from. */
+static void print_ahead(const struct json *ahead, FILE *out)
+{
+	double hits = json_number(json_find(ahead, "hits"), 0);
+	double unused = json_number(json_find(ahead, "unused_bytes"), 0);
+	char text[SIZE_TEXT_MAX];
+
+	if (hits == 0)
+		return;
+	fprintf(out, LABEL "%s", "read ahead",
+	    size_format((uint64_t)json_number(json_find(ahead, "bytes"), 0), text));
+	if (unused > 0)
+		fprintf(out, " (%s in vain)", size_format((uint64_t)unused, text));
+	fprintf(out, ", which answered %.0f reads, %.0f of them after a wait\n", hits,
+	    json_number(json_find(ahead, "waits"), 0));
+}
+
 static void print_fuse(const struct json *fuse, FILE *out)
 {
 	fprintf(out, LABEL "requests %.0f, nodes %.0f\n", "kernel",
@@ -329,7 +346,7 @@ static void print_daemon(const struct status *status, FILE *out)
 {
 	static const char *const known[] = {"source", "mountpoint", "pid", "uptime_s", "connection",
 	    "requests", "in_flight", "fuse", "regions", "memory", "busy", "cache", "tasks",
-	    "pull_first"};
+	    "pull_first", "read_ahead"};
 	const struct json *doc = status->daemon, *member;
 
 	print_process(status, out);
@@ -339,6 +356,7 @@ static void print_daemon(const struct status *status, FILE *out)
 		print_requests(json_find(doc, "requests"), json_find(doc, "in_flight"), out);
 	if (json_find(doc, "fuse"))
 		print_fuse(json_find(doc, "fuse"), out);
+	print_ahead(json_find(doc, "read_ahead"), out);
 	if (json_type(json_find(doc, "cache")) == JSON_OBJECT)
 		print_cache(json_find(doc, "cache"), out);
 	if (json_type(json_find(doc, "pull_first")) == JSON_OBJECT)

@@ -42,7 +42,7 @@ declare -A LEVEL=(
 	[pool]=3 [lease]=3 [region]=3 [catalogue]=3 [frame]=3
 	[window]=2 [pull_order]=1 [cache]=3 [puller]=3 [pusher]=3
 	[cache_dir]=3 [cache_db]=3 [cache_data]=3 [cache_index]=3 [rescue]=3
-	[managed]=4
+	[managed]=4 [ahead]=4
 	[local]=4
 )
 # Where the table of backends may be named: it is declared, searched, defined, and listed by the commands.

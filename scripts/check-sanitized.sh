@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # `make check-asan` and `make check-tsan`: builds everything with sanitizers, and runs the tests that these can
-# watch: all unit, contract and simulation programs, and end-to-end tests with daemons under the sanitizer.
+# watch: all unit and contract programs, and end-to-end tests with daemons under the sanitizer.
 #
 #   scripts/check-sanitized.sh address,undefined|thread [PATTERN…]     (patterns as for tests/run.sh)
 #
@@ -21,7 +21,7 @@ SAN=$1
 shift
 CONTRACTS='^contract/(allocs|file_syscalls|lease|managed(_job|_life)?$|nbd_(handshake|libnbd)|peer|server|stores)'
 case $SAN in
-address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-5]' '^e2e/40' '^e2e/76' ;;
+address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-5]' '^e2e/26' '^e2e/40' '^e2e/76' ;;
 # What has threads.
 thread) [[ $# -gt 0 ]] || set -- '^unit/(blk|conn(_end|_pipe)?|control|file|log|loop|managed_control|workers)$' \
 	'^contract/(lease|managed(_job|_life)?|peer_donor|server|server_session)$' '^e2e/1[0-2]' ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# `make check-valgrind`: every unit, contract and simulation program under valgrind's memcheck.  A wrong access,
+# `make check-valgrind`: every unit and contract program under valgrind's memcheck.  A wrong access,
 # a use of uninitialised memory or a leak fails the program.  Takes minutes.
 #
 # O is the build directory; arguments are names of programs (default: all): unit/opts contract/stores …

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs the tests: unit, contract and simulation programs (libcheck), the selftest of the test tools, and the
+# Runs the tests: unit and contract programs (libcheck), the selftest of the test tools, and the
 # end-to-end scripts.  Everything must have been built: make everything.
 #
 #   tests/run.sh                 all of them
@@ -36,7 +36,7 @@ usage() {
 # all_tests: the names, one a line: a kind and a name.
 all_tests() {
 	local kind file
-	for kind in unit contract sim; do
+	for kind in unit contract; do
 		for file in tests/"$kind"/*.c; do
 			[[ ! -e $file ]] || echo "$kind/$(basename "$file" .c)"
 		done

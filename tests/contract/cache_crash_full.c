@@ -7,7 +7,7 @@
  * too), punches, reads, flushes, evicts and forgets at random, many requests at a time.  The donor and what was
  * promised stand in memory that the child shares with the test.  The donor is slow and random about when
  * it does what it was asked for, keeps what it was not asked to flush apart, loses some of that now and
- * then (the next FLUSH fails then), and may do so again when the child is gone.
+ * then (the next FLUSH fails then; tests/lib/forgetful.h), and may do so again when the child is gone.
  *
  * At the n-th time that the child comes by a chosen point (a step of the index, an operation, a WRITE or
  * FLUSH at the donor, a promise) it
@@ -19,29 +19,34 @@
  *   3. When all that is dirty has been pushed, the donor has just that: so what is clean was the donor's.
  * A sector's bytes tell who wrote them: each word of it is the write's tag; 0: a punch.
  */
-#include <errno.h>
+#include <check.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/cache_pump.h"
 #include "core/puller.h"
 #include "core/pusher.h"
+#include "tests/lib/forgetful.h"
 #include "tests/lib/index_rig.h"
 #include "tests/unit/disk_shim.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define MS ((uint64_t)1000000)
-#define SIZE (4 * MIB)
+#define SIZE ((uint64_t)SECTORS * FORGETFUL_SECTOR)
 
 enum {
-	SECTORS = 8192, /* of SIZE */
+	SECTORS = FORGETFUL_SECTORS,
 	SINCE = 24, /* writes of one sector between two promises */
 	SLOTS = 12, /* requests at once */
 	SLOT_BYTES = 64 * 1024,
-	ASKED = 256, /* requests at the donor */
 	OPS = 150,
 	REGION_ID = 42,
 };
@@ -57,14 +62,12 @@ enum {
 
 /* In shared memory. */
 struct world {
-	uint32_t donor[SECTORS]; /* as a reader of the donor sees it */
-	uint32_t stable[SECTORS]; /* what it has for good */
+	struct forgetful_bytes donor;
 	uint32_t promised[SECTORS];
 	uint32_t since[SECTORS][SINCE];
 	unsigned since_count[SECTORS];
 	uint32_t tag;
-	bool flush_fails; /* the donor has lost something and not said so yet */
-	unsigned promises, writes, pushes, losses, evicted; /* how much has happened */
+	unsigned promises, writes, evicted; /* how much has happened */
 };
 
 static struct world *world;
@@ -84,11 +87,8 @@ struct life {
 	struct puller *puller;
 	struct pusher *pusher;
 	struct cache_handle *handle;
-	struct store donor;
-	struct store_req *asked[ASKED];
-	bool executed[ASKED]; /* before its answer */
-	unsigned asked_count;
-	struct loop_timer donor_timer, commit_timer;
+	struct forgetful donor;
+	struct loop_timer commit_timer;
 	struct index_call cache_commit, own_commit;
 	struct cache_call *cache_waits;
 	bool own_committing;
@@ -119,27 +119,6 @@ static uint64_t below(uint64_t n)
 	return rig_random_below(&life.random, n);
 }
 
-static void fill(void *buf, uint32_t tag, size_t len)
-{
-	uint32_t *words = buf;
-
-	for (size_t i = 0; i < len / 4; i++)
-		words[i] = tag;
-}
-
-/* The tag of a sector's bytes, which are of one write. */
-static uint32_t tag_of(const uint8_t *bytes)
-{
-	uint32_t first, word;
-
-	memcpy(&first, bytes, 4);
-	for (unsigned i = 0; i < DISK_SECTOR; i += 4) {
-		memcpy(&word, bytes + i, 4);
-		rig_check(word == first, "a sector of %u and %u", first, word);
-	}
-	return first;
-}
-
 /* ---- the cut ---- */
 
 static void come_by(unsigned point)
@@ -159,122 +138,10 @@ static void on_step(void *ctx, enum index_step step)
 	come_by(step);
 }
 
-/* ---- the donor ---- */
-
-static void donor_loses(struct rig_random *random)
+static void on_changed_there(bool flush)
 {
-	for (unsigned s = 0; s < SECTORS; s++)
-		if (world->donor[s] != world->stable[s] && rig_random_below(random, 2))
-			world->donor[s] = world->stable[s];
-	world->flush_fails = true;
-	world->losses++;
+	come_by(flush ? AT_DONOR_FLUSH : AT_DONOR_WRITE);
 }
-
-static void donor_change(const struct store_req *req)
-{
-	uint64_t first = req->off / DISK_SECTOR, count = req->len / DISK_SECTOR;
-
-	pthread_mutex_lock(&world_mu);
-	for (uint64_t i = 0; i < count; i++)
-		world->donor[first + i] =
-		    req->op == STORE_ZERO ? 0 : tag_of((const uint8_t *)req->buf + i * DISK_SECTOR);
-	world->pushes++;
-	pthread_mutex_unlock(&world_mu);
-	come_by(AT_DONOR_WRITE);
-}
-
-static int donor_flush(void)
-{
-	int err = 0;
-
-	pthread_mutex_lock(&world_mu);
-	if (world->flush_fails)
-		err = -EIO;
-	else
-		memcpy(world->stable, world->donor, sizeof(world->stable));
-	world->flush_fails = false;
-	pthread_mutex_unlock(&world_mu);
-	come_by(AT_DONOR_FLUSH);
-	return err;
-}
-
-static bool is_zero(uint64_t block)
-{
-	for (unsigned i = 0; i < STORE_BLOCK / DISK_SECTOR; i++)
-		if (world->donor[block * STORE_BLOCK / DISK_SECTOR + i])
-			return false;
-	return true;
-}
-
-/* One extent: the run of blocks like the first. */
-static void donor_extents(struct store_req *req)
-{
-	uint64_t first = req->off / STORE_BLOCK, end = (req->off + req->len) / STORE_BLOCK, b;
-	bool hole = is_zero(first);
-
-	for (b = first; b < end && is_zero(b) == hole;)
-		b++;
-	req->extents[0] = (struct extent){
-	    .off = req->off,
-	    .len = (b - first) * STORE_BLOCK,
-	    .flags = hole ? EXTENT_HOLE : 0,
-	};
-	req->ret_extents = 1;
-}
-
-static int donor_execute(struct store_req *req)
-{
-	switch (req->op) {
-	case STORE_READ:
-		for (uint64_t i = 0; i < req->len; i += DISK_SECTOR)
-			fill((uint8_t *)req->buf + i, world->donor[(req->off + i) / DISK_SECTOR],
-			    DISK_SECTOR);
-		return 0;
-	case STORE_WRITE:
-	case STORE_ZERO:
-		donor_change(req);
-		return 0;
-	case STORE_FLUSH:
-		return donor_flush();
-	case STORE_EXTENTS:
-		donor_extents(req);
-		return 0;
-	default:
-		return -EOPNOTSUPP;
-	}
-}
-
-/* Answers some of what was asked, in any order. */
-static void donor_answers(struct loop_timer *timer)
-{
-	for (uint64_t n = 1 + below(4); n > 0 && life.asked_count; n--) {
-		unsigned i = (unsigned)below(life.asked_count);
-		struct store_req *req = life.asked[i];
-		bool executed = life.executed[i];
-
-		life.asked_count--;
-		life.asked[i] = life.asked[life.asked_count];
-		life.executed[i] = life.executed[life.asked_count];
-		store_complete(req, executed ? 0 : donor_execute(req));
-	}
-	if (life.asked_count && !life.donor_timer.loop)
-		loop_timer_set(loop_self(), &life.donor_timer, loop_now_ns() + below(MS / 4));
-}
-
-static void donor_submit(struct store *store, struct store_req *req)
-{
-	bool change = req->op == STORE_WRITE || req->op == STORE_ZERO;
-
-	rig_check(life.asked_count < ASKED, "too much at the donor");
-	life.asked[life.asked_count] = req;
-	life.executed[life.asked_count] = change && below(2);
-	if (life.executed[life.asked_count++])
-		donor_execute(req);
-	if (!life.donor_timer.loop)
-		loop_timer_set(loop_self(), &life.donor_timer, loop_now_ns() + below(MS / 4));
-}
-
-static const struct store_ops donor_ops = {.name = "donor", .submit = donor_submit};
 
 /* ---- the index ---- */
 
@@ -381,9 +248,8 @@ static void make_cache(void *ctx)
 	};
 	struct err err;
 
-	life.donor_timer.expired = donor_answers;
 	life.commit_timer.expired = commit_time;
-	store_init(&life.donor, &donor_ops, SIZE);
+	forgetful_init(&life.donor, &world->donor, &world_mu, &life.random, on_changed_there);
 	indexed_start(life.ir.indexed, &index_ops, NULL);
 	ck_assert_int_eq(cache_group_create(&group, &life.group, &err), 0);
 	conf.group = life.group;
@@ -400,7 +266,7 @@ static void make_cache(void *ctx)
 		cache_load(
 		    life.cache, &(struct cache_chunk){chunk->idx, chunk->resident, chunk->dirty});
 	}
-	cache_attach(life.cache, &life.donor);
+	cache_attach(life.cache, &life.donor.store);
 	ck_assert_int_eq(
 	    cache_handle_create(life.cache, POOL_READ | POOL_WRITE, &life.handle, &err), 0);
 }
@@ -508,7 +374,7 @@ static void check_read(const struct store_req *req)
 		return;
 	for (uint64_t i = 0; i < req->len; i += DISK_SECTOR) {
 		uint64_t s = (req->off + i) / DISK_SECTOR;
-		uint32_t tag = tag_of((const uint8_t *)req->buf + i);
+		uint32_t tag = forgetful_tag((const uint8_t *)req->buf + i);
 
 		rig_check(tag == life.value[s], "sector %u reads %u, not %u", (unsigned)s, tag,
 		    life.value[s]);
@@ -589,7 +455,7 @@ static void begin_range(struct slot *slot, enum store_op op)
 	};
 	if (op != STORE_READ) {
 		tag = op == STORE_ZERO ? 0 : ++world->tag;
-		fill(slot->buf, tag, slot->req.len);
+		forgetful_fill(slot->buf, tag, slot->req.len);
 		note_write(first, count, tag);
 	}
 	submit(slot);
@@ -640,7 +506,7 @@ static void do_something(void *ctx)
 		commit_time(NULL);
 	} else {
 		pthread_mutex_lock(&world_mu);
-		donor_loses(&life.random);
+		forgetful_loses(&world->donor, &life.random);
 		pthread_mutex_unlock(&world_mu);
 	}
 }
@@ -721,7 +587,7 @@ static void read_all(uint32_t *ret_seen)
 				     buf, sizeof(buf)),
 		    0);
 		for (uint64_t i = 0; i < sizeof(buf); i += DISK_SECTOR)
-			ret_seen[(off + i) / DISK_SECTOR] = tag_of(buf + i);
+			ret_seen[(off + i) / DISK_SECTOR] = forgetful_tag(buf + i);
 	}
 }
 
@@ -746,9 +612,9 @@ static void verify(const char *what, uint64_t seed)
 	int rc;
 
 	if (rig_random_below(&random, 3) == 0)
-		donor_loses(&random);
-	world->flush_fails = false; /* a new session knows nothing of the old one's pushes */
-	memcpy(donor, world->donor, sizeof(donor));
+		forgetful_loses(&world->donor, &random);
+	world->donor.flush_fails = false; /* a new session knows nothing of the old one's pushes */
+	memcpy(donor, world->donor.now, sizeof(donor));
 	life_begin(AT_NOTHING, 0, false, seed);
 	life_open();
 	read_all(seen);
@@ -756,9 +622,9 @@ static void verify(const char *what, uint64_t seed)
 	rc = rig_op(life.ir.rig.loops[0], &life.handle->handle.store, STORE_FLUSH, 0, 0, 0);
 	ck_assert_int_eq(rc, 0);
 	for (unsigned s = 0; s < SECTORS; s++)
-		rig_check(world->stable[s] == seen[s],
+		rig_check(world->donor.stable[s] == seen[s],
 		    "%s: sector %u was %u before all was pushed, and is %u now", what, s, seen[s],
-		    world->stable[s]);
+		    world->donor.stable[s]);
 	life_close(rig_random_below(&random, 2) ? index_ask_close : index_ask_abandon);
 	memcpy(world->promised, seen, sizeof(seen));
 	memset(world->since_count, 0, sizeof(world->since_count));
@@ -797,7 +663,8 @@ static void lives(bool power)
 	ck_assert_ptr_ne(world, MAP_FAILED);
 	world->tag = 100000;
 	for (unsigned s = 0; s < SECTORS; s++)
-		world->donor[s] = world->stable[s] = world->promised[s] = s / 64 % 3 ? s + 1 : 0;
+		world->donor.now[s] = world->donor.stable[s] = world->promised[s] =
+		    s / 64 % 3 ? s + 1 : 0;
 	for (unsigned round = 0; round < rounds; round++)
 		for (unsigned p = 0; p < sizeof(points) / sizeof(points[0]); p++) {
 			unsigned after = (unsigned)rig_random_below(&random, points[p].often);
@@ -809,8 +676,8 @@ static void lives(bool power)
 		}
 	printf(
 	    "%s: %u cut off; %u writes, %u pushes, %u promises, %u evictions; the donor lost %u times\n",
-	    power ? "power" : "kill", cuts, world->writes, world->pushes, world->promises,
-	    world->evicted, world->losses);
+	    power ? "power" : "kill", cuts, world->writes, world->donor.pushes, world->promises,
+	    world->evicted, world->donor.losses);
 	ck_assert_uint_gt(cuts, rounds * 4);
 	rig_tmpdir_remove(dir);
 	munmap(world, sizeof(*world));

@@ -119,13 +119,14 @@ static void place_open(struct contract_stack *stack)
 	stack->store = &region->store;
 }
 
-static bool place_create(struct contract_stack *stack, uint64_t size, const char *pool, bool delay)
+static bool place_create_conf(
+    struct contract_stack *stack, uint64_t size, const struct client_conf *wanted, bool delay)
 {
 	struct place *place = calloc(1, sizeof(*place));
-	struct client_conf conf = {.pool = pool};
+	struct client_conf conf = *wanted;
 
 	stack->ctx = place;
-	place->pool = pool;
+	place->pool = conf.pool;
 	place->delay = delay;
 	serve_start(&place->serve, size);
 	conf.port = place->serve.port;
@@ -137,6 +138,11 @@ static bool place_create(struct contract_stack *stack, uint64_t size, const char
 	ck_assert_int_eq(client_open(&place->client, stack->rig.loops[0], &conf, NULL), 0);
 	place_open(stack);
 	return true;
+}
+
+static bool place_create(struct contract_stack *stack, uint64_t size, const char *pool, bool delay)
+{
+	return place_create_conf(stack, size, &(struct client_conf){.pool = pool}, delay);
 }
 
 static bool ram_create(struct contract_stack *stack, uint64_t size)
@@ -152,6 +158,12 @@ static bool disk_create(struct contract_stack *stack, uint64_t size)
 static bool late_create(struct contract_stack *stack, uint64_t size)
 {
 	return place_create(stack, size, "ram", true);
+}
+
+static bool ahead_create(struct contract_stack *stack, uint64_t size)
+{
+	return place_create_conf(
+	    stack, size, &(struct client_conf){.pool = "ram", .ahead = true}, true);
 }
 
 static bool fault_create_top(struct contract_stack *stack, uint64_t size)
@@ -187,6 +199,8 @@ static const struct contract_factory *const factories[] = {
 	"peer-ram", CONTRACT_SPARSE | CONTRACT_PIPES, ram_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-disk", CONTRACT_SPARSE, disk_create, place_destroy, place_crash},
+    &(struct contract_factory){
+	"peer-ahead", CONTRACT_SPARSE | CONTRACT_BRIEF, ahead_create, place_destroy, NULL},
     &(struct contract_factory){"peer-late", CONTRACT_SPARSE, late_create, place_destroy, NULL},
     &(struct contract_factory){
 	"peer-fault", CONTRACT_SPARSE, fault_create_top, place_destroy, NULL},

@@ -16,6 +16,7 @@ enum contract_flag {
 	CONTRACT_LOOPS = 1, /* several loops may use the store at once */
 	CONTRACT_FIXED = 4, /* RESIZE fails: the store is a device, say */
 	CONTRACT_PIPES = 8, /* long READs that allow it come in a pipe */
+	CONTRACT_BRIEF = 16, /* READs in order that allow it come in memory of the store's */
 	CONTRACT_SPARSE = 2, /* EXTENTS tells holes, stat tells what is allocated, to the block */
 };
 

@@ -226,6 +226,7 @@ static void random_req(
 		req->op = STORE_READ;
 		memset(req->buf, 0x77, req->len);
 		req->flags |= rig_random_below(&m->random, 2) ? STORE_LEND : 0;
+		req->flags |= rig_random_below(&m->random, 2) ? STORE_BRIEF : 0;
 	} else if (kind < 85) {
 		req->op = STORE_ZERO;
 		req->flags |= rig_random_below(&m->random, 8) == 0 ? STORE_FUA : 0;

@@ -60,6 +60,38 @@ START_TEST(reads_through_a_pipe)
 }
 END_TEST
 
+/* In order, one at a time; bytes may come in memory that is the store's again after done. */
+START_TEST(reads_in_order)
+{
+	struct contract_stack stack;
+	struct rig_req rr = {0};
+	uint8_t *buf, got[16 * KIB];
+	unsigned brief = 0;
+
+	if (!contract_begin(&stack, contract_factory_at(_i), SIZE))
+		return;
+	buf = contract_pattern(SIZE, 22);
+	ck_assert_int_eq(rig_write(stack.rig.loops[0], stack.store, 0, buf, 1024 * KIB, 0), 0);
+	for (uint64_t off = 0; off < 1024 * KIB; off += sizeof(got)) {
+		rr.req = (struct store_req){
+		    .op = STORE_READ,
+		    .flags = STORE_BRIEF,
+		    .off = off,
+		    .len = sizeof(got),
+		    .buf = got,
+		};
+		rig_submit(stack.rig.loops[0], stack.store, &rr, 1);
+		ck_assert_int_eq(rr.err, 0);
+		ck_assert_mem_eq(rr.req.buf, buf + off, sizeof(got));
+		brief += rr.brief;
+	}
+	if (stack.flags & CONTRACT_BRIEF)
+		ck_assert_uint_gt(brief, 0);
+	contract_end(&stack);
+	free(buf);
+}
+END_TEST
+
 START_TEST(zero_gives_space_back)
 {
 	struct contract_stack stack;
@@ -231,6 +263,7 @@ END_TEST
 void contract_ops_add(TCase *tcase, int i)
 {
 	tcase_add_loop_test(tcase, reads_through_a_pipe, i, i + 1);
+	tcase_add_loop_test(tcase, reads_in_order, i, i + 1);
 	tcase_add_loop_test(tcase, zero_gives_space_back, i, i + 1);
 	tcase_add_loop_test(tcase, zero_with_keep_keeps_the_space, i, i + 1);
 	tcase_add_loop_test(tcase, alloc_takes_space_and_changes_nothing, i, i + 1);

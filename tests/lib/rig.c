@@ -137,6 +137,10 @@ static void req_done(struct store_req *req, int err)
 	rr->piped = err == 0 && req->op == STORE_READ && req->ret_pipe >= 0;
 	if (rr->piped && !take_piped(req))
 		err = -EPROTO;
+	rr->brief = err == 0 && req->op == STORE_READ && req->flags & STORE_BRIEF &&
+		    !req->ret_lent && req->buf != rr->buf && req->buf != store_zeros;
+	if (rr->brief)
+		req->buf = memcpy(rr->buf, req->buf, req->len);
 
 	pthread_mutex_lock(&wait->mu);
 	rr->err = err;
@@ -171,6 +175,7 @@ struct rig_wait *rig_begin(
 	for (unsigned i = 0; i < count; i++) {
 		reqs[i].req.done = req_done;
 		reqs[i].store = store;
+		reqs[i].buf = reqs[i].req.buf;
 		reqs[i].err = 1;
 		reqs[i].dones = 0;
 		reqs[i].loop = loop;

@@ -49,8 +49,11 @@ struct rig_req {
 	int err; /* 1 until done */
 	unsigned dones;
 	bool piped; /* READ: the bytes came in a pipe; they are in req.buf now */
+	bool
+	    brief; /* READ: they came in memory of the store's (STORE_BRIEF); they are in req.buf now */
 	bool wrong_thread; /* done ran elsewhere than on the loop */
 	/* Private. */
+	void *buf; /* as it was submitted */
 	struct loop *loop;
 	struct rig_wait *wait;
 };

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/ahead.h"
 #include "core/local_pool.h"
 #include "core/log.h"
 
@@ -198,7 +199,16 @@ static void destroy_pool(void *ctx)
 	struct client *client = ctx;
 
 	pool_destroy(client->pool);
-	client->pool = NULL;
+	pool_destroy(client->donor);
+	client->pool = client->donor = NULL;
+}
+
+static void read_ahead(void *ctx)
+{
+	struct client *client = ctx;
+
+	client->donor = client->pool;
+	ck_assert_int_eq(ahead_pool_create(client->donor, false, &client->pool, NULL), 0);
 }
 
 int client_open(
@@ -214,6 +224,8 @@ int client_open(
 		*err = opening.err;
 	if (opening.rc)
 		client_close(client);
+	else if (conf->ahead)
+		rig_call(loop, read_ahead, client);
 	return opening.rc;
 }
 
@@ -232,7 +244,8 @@ static void get_status(void *ctx)
 {
 	struct asked_status *ask = ctx;
 
-	peer_pool_status(ask->client->pool, ask->ret_status);
+	peer_pool_status(
+	    ask->client->donor ? ask->client->donor : ask->client->pool, ask->ret_status);
 }
 
 void client_status(struct client *client, struct peer_status *ret_status)

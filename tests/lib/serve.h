@@ -42,6 +42,7 @@ void serve_stop(struct serve *serve);
 struct client {
 	struct loop *loop; /* runs on a thread of the rig */
 	struct pool *pool; /* NULL: not connected */
+	struct pool *donor; /* what pool reads ahead of; NULL: it is the donor's itself */
 	uint64_t session; /* of its pool requests */
 };
 
@@ -50,6 +51,7 @@ struct client_conf {
 	const char *pool;
 	bool soft;
 	uint64_t timeo_ms;
+	bool ahead; /* with reading ahead (core/ahead.h) */
 };
 
 /* Connects and waits for the answer: 0 or its error (text to err). */
