@@ -70,6 +70,12 @@ managed_fio() {
 		--lat_percentiles=1 --clat_percentiles=0 --percentile_list=50:99 --output-format=json "${@:2}" </dev/null
 }
 
+# On a virtual machine the first touch of a free page may wait for the host, which takes back in a few seconds what
+# nobody uses: touch as much as a sample takes, so that none pays for what the one before has freed.
+touch_free_memory() {
+	"$TOOLS/memwork" --size $((2 * SIZE + SIZE / 4)) --random 0 --rounds 0 --quiet >/dev/null
+}
+
 # mb_s BYTES START_US: since then.
 mb_s() {
 	jq -n "$1 / (${EPOCHREALTIME/[.,]/} - $2)"
@@ -97,6 +103,7 @@ managed_measure_cold() {
 	for rtt in "${MANAGED_RTT_MS[@]}"; do
 		managed_mount "$rtt"
 		drop_caches "${FILE[managed]}"
+		touch_free_memory
 		start_us=${EPOCHREALTIME/[.,]/}
 		dd if="${FILE[managed]}" of=/dev/null bs=1M status=none
 		value=$(mb_s "$SIZE" "$start_us")
@@ -111,6 +118,7 @@ managed_measure_written() {
 	local rtt start_us value
 	for rtt in "${MANAGED_RTT_MS[@]}"; do
 		managed_mount "$rtt"
+		touch_free_memory
 		start_us=${EPOCHREALTIME/[.,]/}
 		dd if="$MANAGED_IMAGE" of="${FILE[written]}" bs=1M conv=fsync,notrunc status=none
 		value=$(mb_s "$SIZE" "$start_us")
@@ -206,6 +214,7 @@ managed_beside() {
 	for rtt in "${MANAGED_RTT_MS[@]}"; do
 		rtt_set "$name" "$rtt"
 		drop_caches "${FILE[$name]}"
+		touch_free_memory
 		value=$(fio_value "$(rtt_fio "$name" --rw=read --bs=1M --ioengine=psync)" '.bw_bytes / 1e6')
 		sample "managed_cold_${rtt}_mb_s" "$name" "$value"
 		managed_rtt "$name" "$rtt" cold_mb_s "$value"
