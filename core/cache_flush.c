@@ -8,7 +8,8 @@
  *
  * A round of the remote line: every chunk in its ranges that is dirty gets F_ROUND, every push in flight is
  * in_round → the pusher pushes (round_chunks and round_pushes count down) → FLUSH to the remote → done.  A
- * push that fails ends the round with its error when the others have ended.  A round of the local line:
+ * push that fails ends the round with its error when those that are in flight have ended: what is not, is not
+ * pushed for it (tried again at once, the same blocks would come first each time, and the rest never).  A round of the local line:
  * FLUSH to the local store → a commit of the index (cache_commit.c) → done.
  *
  * What has been pushed may be lost by a donor that crashes before its FLUSH.  So chunks that were pushed are
@@ -295,6 +296,17 @@ void flush_init(struct cache *cache)
 	line_init(&cache->local_line);
 }
 
+void flush_fail_round(struct cache *cache, int err)
+{
+	for (uint64_t c = 0; cache->round_chunks && c < state_chunks(cache); c++) {
+		uint16_t *flags = flags_of(cache, (uint32_t)c);
+
+		cache->round_chunks -= (*flags & F_ROUND) != 0;
+		*flags &= (uint16_t)~F_ROUND;
+	}
+	cache->remote_line.err = err;
+}
+
 static void abort_next(struct flush_line *line, int err)
 {
 	struct cache_flush *list = line->next;
@@ -315,13 +327,7 @@ void flush_abort(struct cache *cache, int err)
 	abort_next(&cache->local_line, err);
 	if (!cache->pushing_round)
 		return;
-	for (uint64_t c = 0; cache->round_chunks && c < state_chunks(cache); c++) {
-		uint16_t *flags = flags_of(cache, (uint32_t)c);
-
-		cache->round_chunks -= (*flags & F_ROUND) != 0;
-		*flags &= (uint16_t)~F_ROUND;
-	}
-	cache->remote_line.err = err;
+	flush_fail_round(cache, err);
 	flush_check(cache);
 }
 

@@ -445,6 +445,8 @@ void flush_interrupt(struct cache_op *op);
 void flush_report(struct cache *cache, int err);
 /* A chunk or push of the round is over. */
 void flush_check(struct cache *cache);
+/* The round of the remote line, if one is under way, ends with err when its pushes in flight have ended. */
+void flush_fail_round(struct cache *cache, int err);
 void flush_abort(struct cache *cache, int err);
 void flush_pushed(struct cache *cache, uint32_t chunk);
 void flush_init(struct cache *cache);

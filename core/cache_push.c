@@ -140,11 +140,8 @@ static void push_failed(struct cache_op *op, int err)
 	struct cache *cache = op->cache;
 
 	if (op->in_round)
-		cache->remote_line.err = err;
-	/* The flush has failed: it does not wait for these, nor for the rest of their chunks. */
+		flush_fail_round(cache, err);
 	op->in_round = false;
-	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
-		round_chunk_done(cache, (uint32_t)c);
 	put_back(op, op->lo, op->hi);
 	cache->push_errors++;
 	cache->push_error = err;
@@ -283,6 +280,8 @@ static void push_read(struct store_req *sreq, int err)
 	struct cache_op *op = op_of(sreq);
 
 	op->lent = !err && sreq->ret_lent;
+	if (op->lent)
+		op_buffer_put(op);
 	if (err)
 		push_end(op, err);
 	else

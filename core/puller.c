@@ -25,7 +25,9 @@
 #define MS ((uint64_t)1000000)
 #define RETRY_FIRST (100 * MS)
 #define RETRY_MOST (10000 * MS)
-#define FOREGROUND_FOR (5 * MS) /* after a request, more are expected */
+/* After a foreground request more are expected: for so long and two round trips, as whoever waits for the remote
+ * asks for more when it has answered. */
+#define FOREGROUND_FOR (5 * MS)
 #define PACED_RATE ((uint64_t)256 << 20) /* bytes per second */
 #define PACED_UNIT ((uint64_t)256 << 10)
 #define SCAN_MOST ((uint64_t)16 << 30)
@@ -227,7 +229,9 @@ static bool plan_is_due(struct puller *puller, uint64_t now, uint64_t *unit)
 		puller->foreground = foreground;
 		puller->foreground_ns = now;
 	}
-	puller->paced = puller->foreground_ns && now - puller->foreground_ns < FOREGROUND_FOR;
+	puller->paced = puller->foreground_ns &&
+			now - puller->foreground_ns <
+			    FOREGROUND_FOR + 2 * window_rtt_ns(cache_pull_window(puller->cache));
 	if (puller->paced) {
 		*unit = *unit < PACED_UNIT ? *unit : PACED_UNIT;
 		at = at > puller->pace_ns ? at : puller->pace_ns;

@@ -20,7 +20,6 @@
 #include "core/loop.h"
 
 #define MS ((uint64_t)1000000)
-#define UNIT ((uint64_t)256 << 10) /* what the window must have room for */
 #define RETRY_FIRST (100 * MS)
 #define RETRY_MOST (10000 * MS)
 #define HOLD_LOOK (100 * MS) /* between looks at the age while something is dirty */
@@ -151,7 +150,10 @@ static void pump(struct loop_task *task)
 	keep_promise(pusher, now);
 	flush_for_room(pusher, now);
 	while (is_time(pusher, now)) {
-		if (!window_open(window, UNIT)) {
+		/* How large the next push is shows only when it starts; were room asked for that it
+		 * does not need, scattered blocks would go one by one, and the window, which follows
+		 * the rate, would stay that small. */
+		if (!window_open(window, STORE_BLOCK)) {
 			if (cache_pushing(pusher->cache) == 0)
 				cache_starved(pusher->cache); /* others have the window */
 			return;

@@ -29,13 +29,14 @@ relative() {
 		| join("\t")' "$out/results.json"
 }
 
-# by_rtt FIELD: a line per round trip time: rtt, value of each contender.
+# by_rtt FIELD: a line per round trip time at which it was measured: rtt, median value of each contender.
 by_rtt() {
 	jq -r --arg field "$1" '
-		.rtt | group_by(.rtt_ms)[]
+		[.rtt[] | select(has($field))] | group_by(.rtt_ms)[]
 		| . as $points
 		| [.[0].rtt_ms]
-		  + [("nbdfuse", "qsd", "remram") | . as $c | ([$points[] | select(.contender == $c)] | first // {})[$field] // "-"]
+		  + [("nbdfuse", "qsd", "remram", "managed") | . as $c
+		     | [$points[] | select(.contender == $c) | .[$field]] | sort | .[length / 2 | floor] // "-"]
 		| join("\t")' "$out/results.json"
 }
 
@@ -56,8 +57,12 @@ relative higher randread_qd32_kiops randwrite_qd32_kiops seqread_mb_s seqwrite_m
 relative lower randread_qd1_us swap_random_us mount_ms randread_cpu_us randwrite_cpu_us >"$data/latency"
 by_rtt buffered_mb_s >"$data/rtt-buffered"
 by_rtt randread_kiops >"$data/rtt-randread"
+by_rtt cold_mb_s >"$data/rtt-cold"
+by_rtt written_mb_s >"$data/rtt-written"
 
 draw throughput bars "Throughput relative to nbdfuse (higher is better)" higher
 draw latency bars "Time relative to nbdfuse (lower is better)" lower
 draw rtt-buffered lines "Buffered sequential read, MB/s, by round trip time"
 draw rtt-randread lines "4 KiB random reads, 256 in flight, thousands per second, by round trip time"
+draw rtt-cold lines "Cold sequential read, MB/s, by round trip time"
+draw rtt-written lines "Sequential write until fsync returns, MB/s, by round trip time"

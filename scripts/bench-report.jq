@@ -2,8 +2,8 @@
 #
 # Samples to results: input is the array of samples; $rows, $rtt and $environment are given.
 #
-# A row's result for a contender: the median of its samples, the samples, its ratio to nbdfuse, and what
-# went wrong.  If any sample could not be measured (null), there is no median: a contender that returns
+# A row's result for a contender: the median of its samples, the samples, its ratio to nbdfuse (or the row's
+# "base"), and what went wrong.  If any sample could not be measured (null), there is no median: a contender that returns
 # wrong data once has no speed.
 
 def median:
@@ -20,7 +20,7 @@ def holds($value; $target):
   else $value >= $target.value end;
 
 . as $samples
-| ["tmpfs", "nbdfuse", "qsd", "remram", "nbd"] as $order
+| ["tmpfs", "nbdfuse", "qsd", "remram", "nbd", "local", "managed"] as $order
 | {
     environment: $environment,
     contenders: [$order[] | select(. as $c | any($samples[]; .contender == $c))],
@@ -37,12 +37,12 @@ def holds($value; $target):
               median: (if any(.[]; .value == null) then null else map(.value) | median end),
               samples: map(.value),
               notes: (map(.note) | map(select(. != "")) | unique)}}] | from_entries) as $plain
-      | ($plain | map_values(. + {ratio: ratio(.median; $plain.nbdfuse.median)})) as $results
+      | ($plain | map_values(. + {ratio: ratio(.median; $plain[$row.base // "nbdfuse"].median)})) as $results
       | [$row.targets[]
           | . as $target
           | $plain[.of // "remram"].median as $median
           | (if .to == null then $median else ratio($median; $plain[.to].median) end) as $value
           | . + {measured: $value, reached: holds($value; $target)}] as $targets
-      | {id, title, short, unit, better, targets: $targets, results: $results}],
+      | {id, group, title, short, unit, better, targets: $targets, results: $results}],
     rtt: $rtt
   }

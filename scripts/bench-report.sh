@@ -20,8 +20,22 @@ jq -s --slurpfile rows "$scripts/bench-rows.json" --slurpfile rtt "$rtt" \
 	'$rows[0] as $rows | $environment[0] as $environment |'"$(<"$scripts/bench-report.jq")" \
 	"$samples" >"$out/results.json"
 
+# table GROUP FILTER: the table of a group of rows (null: those of none) through the filter, if it has rows.
 table() {
-	jq -r "[$(<"$scripts/bench-table.jq")][0] | $1" "$out/results.json"
+	jq -r --argjson group "$1" "[$(<"$scripts/bench-table.jq")][0] | select(. != null) | $2" "$out/results.json"
+}
+
+markdown_table() {
+	table "$1" '(.[0] | "| " + join(" | ") + " |"), (.[0] | "|" + (map("---|") | join(""))),
+		(.[1:][] | "| " + join(" | ") + " |"), ""'
+}
+
+# Column widths in characters, which not every column(1) counts right.
+text_table() {
+	# shellcheck disable=SC2016
+	table "$1" '(transpose | map(map(length) | max)) as $width
+		| (.[] | [range(0; length) as $i | .[$i] + " " * ($width[$i] - (.[$i] | length))] | join("  ")), ""' |
+		sed 's/ *$//'
 }
 
 # A line that says on what, when and how the figures were measured.
@@ -36,20 +50,20 @@ setting() {
 # The plots that there are, as Markdown images; the directory before their names is $1.
 plots() {
 	local name
-	for name in throughput latency rtt-buffered rtt-randread; do
-		[[ ! -e $out/$name.svg ]] || printf '\n![%s](%s%s.svg)\n' "$name" "$1" "$name"
+	for name in throughput latency rtt-buffered rtt-randread rtt-cold rtt-written; do
+		[[ ! -e $out/$name.svg ]] || printf '![%s](%s%s.svg)\n\n' "$name" "$1" "$name"
 	done
 }
 
 # Plots of an earlier run are not of these results.
-rm -f "$out"/{throughput,latency,rtt-buffered,rtt-randread}.{svg,png}
+rm -f "$out"/{throughput,latency,rtt-buffered,rtt-randread,rtt-cold,rtt-written}.{svg,png}
 "$scripts/bench-plot.sh" "$out"
 
 {
 	setting
 	echo
-	table '(.[0] | "| " + join(" | ") + " |"), (.[0] | "|" + (map("---|") | join(""))),
-		(.[1:][] | "| " + join(" | ") + " |")'
+	markdown_table null
+	markdown_table '"managed"'
 } >"$out/table.md"
 {
 	echo "<!-- Written by scripts/bench.sh; do not edit. -->"
@@ -71,8 +85,5 @@ rm "$out/table.md"
 
 setting
 echo
-# Column widths in characters, which not every column(1) counts right.
-# shellcheck disable=SC2016
-table '(transpose | map(map(length) | max)) as $width
-	| .[] | [range(0; length) as $i | .[$i] + " " * ($width[$i] - (.[$i] | length))] | join("  ")' |
-	sed 's/ *$//'
+text_table null
+text_table '"managed"'

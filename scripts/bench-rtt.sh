@@ -15,18 +15,24 @@ rtt_set() {
 	"$TOOLS/ask" "$GUARD_DIR/proxy.$1" delay "$(jq -n "$2 / 2")" >/dev/null
 }
 
-# rtt_connect NAME: a proxy before the donor, and a mount through it; sets FILE[NAME] to the file there.
-rtt_connect() {
-	local dir=$GUARD_DIR/rtt-$1 port
+# rtt_proxy NAME DONOR_PORT: a proxy before the donor; sets PORT[NAME] to its port, and RTT_PROXY.
+rtt_proxy() {
+	local port
 	port=$(free_port)
-	"$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:${PORT[$1]}" \
+	"$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$2" \
 		--control "$GUARD_DIR/proxy.$1" 2>>"$GUARD_DIR/proxy.log" &
 	RTT_PROXY=$!
 	guard_add pid "$RTT_PROXY"
 	wait_until 10 tcp_answers "$port" || die "the proxy does not listen"
-	mkdir "$dir"
-	guard_add mount "$dir"
 	PORT[$1]=$port
+}
+
+# rtt_connect NAME: a proxy before the donor, and a mount through it; sets FILE[NAME] to the file there.
+rtt_connect() {
+	local dir=$GUARD_DIR/rtt-$1
+	rtt_proxy "$1" "${PORT[$1]}"
+	mkdir -p "$dir"
+	guard_add mount "$dir"
 	"contender_mount_$1" "$dir" || die "$1 does not mount through the proxy"
 	FILE[$1]=$dir/${FILE[$1]##*/}
 }
@@ -40,12 +46,12 @@ rtt_disconnect() {
 	guard_drop pid "$RTT_PROXY"
 }
 
-# rtt_fio NAME ARG…: the active part of a two-second run.
+# rtt_fio NAME ARG…: a run of at most two seconds.
 rtt_fio() {
 	local file=${FILE[$1]}
 	shift
-	fio --name=rtt --filename="$file" --size="$SIZE" --time_based --runtime=2 --norandommap \
-		--randrepeat=0 --output-format=json "$@" </dev/null
+	fio --name=rtt --filename="$file" --size="$SIZE" --runtime=2 --norandommap --randrepeat=0 \
+		--output-format=json "$@" </dev/null
 }
 
 # rtt_measure NAME RTT: reading in order through the page cache, as cp does, and 256 random reads at once.
@@ -53,8 +59,9 @@ rtt_measure() {
 	local buffered random
 	rtt_set "$1" "$2"
 	drop_caches "${FILE[$1]}"
+	# Once: what has been read before is in the page cache.
 	buffered=$(fio_value "$(rtt_fio "$1" --rw=read --bs=1M --ioengine=psync)" '.bw_bytes / 1e6')
-	random=$(fio_value "$(rtt_fio "$1" --rw=randread --bs=4k --iodepth=256 --ioengine=libaio --direct=1)" \
+	random=$(fio_value "$(rtt_fio "$1" --time_based --rw=randread --bs=4k --iodepth=256 --ioengine=libaio --direct=1)" \
 		'.iops / 1000')
 	jq -cn --arg contender "$1" --argjson rtt_ms "$2" --argjson buffered_mb_s "$buffered" \
 		--argjson randread_kiops "$random" \

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Draws one plot of the benchmark; called by bench-plot.sh with data, kind, heading, better, format and target
-# set.  kind "bars": columns label, tmpfs, nbdfuse, qsd, remram, target.  kind "lines": rtt, nbdfuse, qsd, remram.
+# set.  kind "bars": columns label, tmpfs, nbdfuse, qsd, remram, target.  kind "lines": rtt, nbdfuse, qsd, remram,
+# managed.
 
 if (format eq "svg") {
 	set terminal svg size 1000,520 dynamic font "sans-serif,13" background "white"
@@ -39,5 +40,6 @@ if (kind eq "bars") {
 	set logscale y 10
 	plot data using 1:2 with linespoints title "nbdfuse" lw 2 pt 7 lc rgb "#7a9cc6", \
 	     "" using 1:3 with linespoints title "qemu-storage-daemon" lw 2 pt 7 lc rgb "#c9a86a", \
-	     "" using 1:4 with linespoints title "remram" lw 2 pt 7 lc rgb "#3a7d44"
+	     "" using 1:4 with linespoints title "remram" lw 2 pt 7 lc rgb "#3a7d44", \
+	     "" using 1:5 with linespoints title "remram, cache=memory" lw 2 pt 5 lc rgb "#cc3311"
 }

@@ -7,7 +7,7 @@
 # Environment:
 #   O=DIR              the build directory (default build); built if need be
 #   BENCH_ONLY=LIST    only these measurements (randread1 randread32 randwrite32 seqread seqwrite buffered
-#                      mmap swap mount idle rss rtt nbd), separated by spaces or commas
+#                      mmap swap mount idle rss rtt managed nbd), separated by spaces or commas
 #   BENCH_CONTENDERS=LIST   default: tmpfs nbdfuse qsd remram nbd
 #   BENCH_ROUNDS=N     rounds over all measurements (default 3)
 #   BENCH_QUICK=1      one round of one-second runs: for a first look
@@ -32,8 +32,10 @@ cd "$(dirname "$0")/.."
 . scripts/lib-contenders.sh
 # shellcheck source=scripts/lib-measure.sh
 . scripts/lib-measure.sh
+# shellcheck source=scripts/bench-rtt.sh
+. scripts/bench-rtt.sh
 
-MEASURES_ALL=(randread1 randread32 randwrite32 seqread seqwrite buffered mmap swap mount idle rss rtt nbd)
+MEASURES_ALL=(randread1 randread32 randwrite32 seqread seqwrite buffered mmap swap mount idle rss rtt managed nbd)
 CONTENDERS_ALL=(tmpfs nbdfuse qsd remram nbd)
 BUILD=${O:-build}
 TOOLS=$BUILD/tools
@@ -48,7 +50,7 @@ if [[ $QUICK ]]; then
 	MOUNTS=3
 fi
 # The watchdog: several times what a run has been seen to take, and the wait for another test's swap.
-TIME_LIMIT=$((1800 + ROUNDS * 900))
+TIME_LIMIT=$((2100 + ROUNDS * 1050))
 
 # choose NAME LIST ALLOWED…: prints the words of LIST (all that are allowed if it is empty).
 choose() {
@@ -71,6 +73,8 @@ build() {
 
 check_machine() {
 	local need_kib=$(((${#CONTENDERS[@]} * 2 + 2) * SIZE / 1024)) available_kib
+	# Managed regions: what is written, its image, memory: and the copies.
+	[[ " ${MEASURES[*]} " != *" managed "* ]] || need_kib=$((need_kib + 5 * SIZE / 1024))
 	available_kib=$(awk '/^MemAvailable:/ { print $2 }' /proc/meminfo)
 	((available_kib > need_kib)) ||
 		die "needs $((need_kib / 1024)) MiB of free memory, there are $((available_kib / 1024))"
@@ -107,7 +111,7 @@ run_rounds() {
 	for ((round = 0; round < ROUNDS; round++)); do
 		say "round $((round + 1)) of $ROUNDS"
 		for measure in "${MEASURES[@]}"; do
-			[[ $measure != rtt && $measure != nbd ]] || continue
+			[[ $measure != rtt && $measure != managed && $measure != nbd ]] || continue
 			say "  $measure"
 			for ((i = 0; i < count; i++)); do
 				"measure_$measure" "${CONTENDERS[(i + round) % count]}"
@@ -141,6 +145,8 @@ main() {
 	local list full=''
 	list=$(choose BENCH_ONLY "${BENCH_ONLY-}" "${MEASURES_ALL[@]}")
 	mapfile -t MEASURES <<<"$list"
+	# Managed regions have no other peers.
+	[[ ${MEASURES[*]} != managed ]] || CONTENDERS_ALL=(nbdfuse remram)
 	list=$(choose BENCH_CONTENDERS "${BENCH_CONTENDERS-}" "${CONTENDERS_ALL[@]}")
 	mapfile -t CONTENDERS <<<"$list"
 	[[ -n ${BENCH_ONLY-}${BENCH_CONTENDERS-}$QUICK ]] || full=1
@@ -166,10 +172,14 @@ main() {
 	start_contenders
 	run_rounds
 	if [[ " ${MEASURES[*]} " == *" rtt "* ]]; then
-		# shellcheck source=scripts/bench-rtt.sh
-		. scripts/bench-rtt.sh
 		say "round trip times"
 		rtt_sweep
+	fi
+	if [[ " ${MEASURES[*]} " == *" managed "* ]]; then
+		# shellcheck source=scripts/bench-managed.sh
+		. scripts/bench-managed.sh
+		say "managed regions"
+		managed_sweep
 	fi
 	! guard_fired || die "the run took too long and was ended"
 	environment >"$GUARD_DIR/environment.json"

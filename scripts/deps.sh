@@ -17,7 +17,7 @@ deps_packages() {
 		case $group in
 		build) printf '%s\n' gcc libc6-dev make pkg-config libfuse3-dev libsqlite3-dev libnbd-dev fuse3 ;;
 		test) printf '%s\n' check fio jq attr sqlite3 nbdkit libnbd-bin qemu-utils qemu-system-common procps valgrind mandoc openssl ;;
-		bench) printf '%s\n' fio jq gnuplot-nox nbdkit libnbd-bin qemu-utils qemu-system-common fuse3 procps ;;
+		bench) printf '%s\n' fio jq gnuplot-nox nbdkit libnbd-bin qemu-utils qemu-system-common fuse3 procps attr ;;
 		fuzz) printf '%s\n' clang libclang-rt-dev ;;
 		lint) printf '%s\n' clang-format clang-tidy cppcheck shellcheck mandoc ;;
 		*)

@@ -1,33 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The bytes under way in one direction of a proxied connection: a queue of bytes, each of which falls
- * due at a time.  No descriptors, no clock of its own: proxy.c moves bytes in and out.
+ * due at a time.  No clock of its own: proxy.c says when.
  *
- * Bytes are kept in segments that are filled to the end before the next is taken, so that a flow of
- * small messages costs the memory of its bytes and not a buffer per message.
+ * Bytes are kept in pipes, into which they are spliced from one socket and out of which to the other.  So
+ * they are not copied, and a proxy costs a path little of what it measures: what a pipe holds are references
+ * to the pages of the packets that came in.  A pipe is filled until it takes no more, then the next; one
+ * that has run empty is used again.
  *
  * Invariants:
- *   1. A flow's bytes are those from out_pos to in_pos, in its segments, in order.
+ *   1. A flow's bytes are those from out_pos to in_pos, in its pipes, in order.
  *   2. Marks are in order of due time and of position; the last mark's end is in_pos.
  *   3. out_pos <= ripe_pos <= in_pos: only ripe bytes leave, and ripe bytes never become unripe.
+ *
+ * Fails: a flow that can have no further pipe (descriptors, the system's bound on pages in pipes) is full
+ * until bytes leave; a connection whose flows can't have their first is none.
  */
 #ifndef REMRAM_TESTS_TOOLS_FLOW_H
 #define REMRAM_TESTS_TOOLS_FLOW_H
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 enum {
-	FLOW_SEGMENT_BYTES = 256 * 1024,
-	FLOW_SPARE_SEGMENTS = 256, /* freed segments kept for reuse, all flows together */
+	FLOW_PIPE_BYTES = 1024 * 1024, /* asked for: a slot for each 4096 of them */
+	FLOW_SPARE_PIPES = 64, /* empty pipes kept for reuse, all flows together */
 };
 
-struct flow_segment {
-	struct flow_segment *next;
-	uint32_t start, end;
-	unsigned char data[FLOW_SEGMENT_BYTES];
+struct flow_pipe {
+	struct flow_pipe *next;
+	int fds[2];
+	uint64_t bytes;
 };
 
 struct flow_mark {
@@ -37,7 +46,7 @@ struct flow_mark {
 
 /* Zeroed memory is an empty flow. */
 struct flow {
-	struct flow_segment *head, *tail;
+	struct flow_pipe *head, *tail;
 	struct flow_mark *marks; /* ring of mark_room (a power of two) */
 	uint32_t mark_room, mark_first, mark_count;
 	uint64_t in_pos, out_pos, ripe_pos;
@@ -45,9 +54,10 @@ struct flow {
 	bool eof; /* the source has ended; its end is due at last_due_ns */
 	bool ended; /* and the destination has been told */
 	bool blocked; /* the destination took less than was ripe */
+	bool full; /* there was no pipe for more */
 };
 
-static struct flow_segment *flow_spare;
+static struct flow_pipe *flow_spare;
 static unsigned flow_spare_count;
 
 /* Memory for a test is there or the test is over. */
@@ -60,53 +70,94 @@ static inline void *flow_alloc(size_t size)
 	return mem;
 }
 
-static inline void flow_segment_put(struct flow_segment *seg)
+/* pipe is empty, or its bytes are not wanted any more. */
+static inline void flow_pipe_put(struct flow_pipe *pipe)
 {
-	if (flow_spare_count >= FLOW_SPARE_SEGMENTS) {
-		free(seg);
+	if (pipe->bytes > 0 || flow_spare_count >= FLOW_SPARE_PIPES) {
+		close(pipe->fds[0]);
+		close(pipe->fds[1]);
+		free(pipe);
 		return;
 	}
-	seg->next = flow_spare;
-	flow_spare = seg;
+	pipe->next = flow_spare;
+	flow_spare = pipe;
 	flow_spare_count++;
+}
+
+/* NULL and errno: there is none. */
+static inline struct flow_pipe *flow_pipe_get(void)
+{
+	struct flow_pipe *pipe = flow_spare;
+
+	if (pipe) {
+		flow_spare = pipe->next;
+		flow_spare_count--;
+		pipe->next = NULL;
+		return pipe;
+	}
+	pipe = flow_alloc(sizeof(*pipe));
+	if (pipe2(pipe->fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+		free(pipe);
+		return NULL;
+	}
+	/* A smaller one does as well. */
+	(void)fcntl(pipe->fds[1], F_SETPIPE_SZ, FLOW_PIPE_BYTES);
+	return pipe;
 }
 
 static inline void flow_fini(struct flow *flow)
 {
 	while (flow->head) {
-		struct flow_segment *seg = flow->head;
+		struct flow_pipe *pipe = flow->head;
 
-		flow->head = seg->next;
-		flow_segment_put(seg);
+		flow->head = pipe->next;
+		flow_pipe_put(pipe);
 	}
 	flow->tail = NULL;
 	free(flow->marks);
 	flow->marks = NULL;
 }
 
-/* Where to put the next bytes; *ret_room (never 0) is how many fit there. */
-static inline unsigned char *flow_room(struct flow *flow, size_t *ret_room)
+/* Also for the first pipe, which a flow must have before it takes any bytes. */
+static inline bool flow_add_pipe(struct flow *flow)
 {
-	struct flow_segment *seg = flow->tail;
+	struct flow_pipe *pipe = flow_pipe_get();
 
-	if (!seg || seg->end == FLOW_SEGMENT_BYTES) {
-		seg = flow_spare;
-		if (seg) {
-			flow_spare = seg->next;
-			flow_spare_count--;
-			seg->next = NULL;
-			seg->start = seg->end = 0;
-		} else {
-			seg = flow_alloc(sizeof(*seg));
+	if (!pipe)
+		return false;
+	if (flow->tail)
+		flow->tail->next = pipe;
+	else
+		flow->head = pipe;
+	flow->tail = pipe;
+	return true;
+}
+
+/* Takes up to `most` bytes from a socket; flow_put must follow.  0: its end; -1 and errno: EAGAIN, nothing
+ * now (or flow->full), else it is broken. */
+static inline ssize_t flow_take(struct flow *flow, int fd, size_t most)
+{
+	int waiting = 0;
+	ssize_t got;
+
+	for (;;) {
+		got = splice(
+		    fd, NULL, flow->tail->fds[1], NULL, most, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+		if (got > 0)
+			flow->tail->bytes += (uint64_t)got;
+		if (got >= 0 || errno != EAGAIN || flow->tail->bytes == 0)
+			return got;
+		/* Is it the socket that has nothing, or the pipe that has no room? */
+		if (ioctl(fd, FIONREAD, &waiting) < 0 || waiting == 0) {
+			errno = EAGAIN;
+			return -1;
 		}
-		if (flow->tail)
-			flow->tail->next = seg;
-		else
-			flow->head = seg;
-		flow->tail = seg;
+		if (!flow_add_pipe(flow)) {
+			flow->full = true;
+			errno = EAGAIN;
+			return -1;
+		}
 	}
-	*ret_room = FLOW_SEGMENT_BYTES - seg->end;
-	return seg->data + seg->end;
 }
 
 static inline void flow_grow_marks(struct flow *flow)
@@ -122,13 +173,11 @@ static inline void flow_grow_marks(struct flow *flow)
 	flow->mark_first = 0;
 }
 
-/* Adds the len bytes that have been put where flow_room said.  They fall due at due_ns, but never
- * before bytes that are ahead of them. */
+/* The len bytes that flow_take has got fall due at due_ns, but never before bytes that are ahead of them. */
 static inline void flow_put(struct flow *flow, size_t len, uint64_t due_ns)
 {
 	struct flow_mark *last = NULL;
 
-	flow->tail->end += (uint32_t)len;
 	flow->in_pos += len;
 	if (due_ns > flow->last_due_ns)
 		flow->last_due_ns = due_ns;
@@ -162,34 +211,35 @@ static inline void flow_ripen(struct flow *flow, uint64_t now_ns)
 	}
 }
 
-/* The first ripe bytes; *ret_len is 0 if there are none. */
-static inline const unsigned char *flow_peek(const struct flow *flow, size_t *ret_len)
+static inline bool flow_has_ripe(const struct flow *flow)
 {
-	size_t ripe = (size_t)(flow->ripe_pos - flow->out_pos), here;
-
-	*ret_len = 0;
-	if (ripe == 0)
-		return NULL;
-	here = flow->head->end - flow->head->start;
-	*ret_len = ripe < here ? ripe : here;
-	return flow->head->data + flow->head->start;
+	return flow->ripe_pos > flow->out_pos;
 }
 
-/* Removes len bytes, at most what flow_peek offered. */
-static inline void flow_consume(struct flow *flow, size_t len)
+/* Gives up to `most` ripe bytes, of which there are some, to a socket; -1 and errno. */
+static inline ssize_t flow_give(struct flow *flow, int fd, uint64_t most)
 {
-	struct flow_segment *seg = flow->head;
+	struct flow_pipe *pipe = flow->head;
+	uint64_t ripe = flow->ripe_pos - flow->out_pos;
+	size_t len = ripe < pipe->bytes ? (size_t)ripe : (size_t)pipe->bytes;
+	unsigned flags = SPLICE_F_NONBLOCK | SPLICE_F_MOVE;
+	ssize_t put;
 
-	seg->start += (uint32_t)len;
-	flow->out_pos += len;
-	if (seg->start < seg->end)
-		return;
-	if (seg == flow->tail) {
-		seg->start = seg->end = 0;
-		return;
+	if (len > most)
+		len = (size_t)most;
+	else if (len < ripe)
+		flags |= SPLICE_F_MORE;
+	put = splice(pipe->fds[0], NULL, fd, NULL, len, flags);
+	if (put <= 0)
+		return put;
+	pipe->bytes -= (uint64_t)put;
+	flow->out_pos += (uint64_t)put;
+	flow->full = false;
+	if (pipe->bytes == 0 && pipe != flow->tail) {
+		flow->head = pipe->next;
+		flow_pipe_put(pipe);
 	}
-	flow->head = seg->next;
-	flow_segment_put(seg);
+	return put;
 }
 
 /* True if everything is out but the end of file. */

@@ -6,6 +6,8 @@
  *   netprobe ping ADDR:PORT COUNT       round trips of 64 bytes: min_us, median_us, p99_us, max_us
  *   netprobe bulk ADDR:PORT BYTES       sends a pattern, verifies its echo: echoed_bytes, mb_s, end=…
  *                                       (complete, eof or reset), wrong_bytes
+ *   netprobe give ADDR:PORT             sends zeros to every connection, as fast as it takes them
+ *   netprobe take ADDR:PORT BYTES       receives so many of them and looks at none: mb_s
  *
  * It serves to prove the proxy (order, delay, cuts) and to tell how fast the machine's loopback is.
  * Blocking, one thread; serve handles one connection per forked child, and children end with it.
@@ -44,6 +46,16 @@ static int tcp_connect(const char *where)
 	return fd;
 }
 
+/* Bytes for ever, to see what a path can carry. */
+static void give(int fd)
+{
+	static unsigned char buf[4 * CHUNK_BYTES];
+
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4); /* nothing to probe on loopback */
+	while (send(fd, buf, sizeof(buf), MSG_NOSIGNAL) > 0)
+		continue;
+}
+
 static void echo(int fd)
 {
 	static unsigned char buf[4 * CHUNK_BYTES];
@@ -60,7 +72,8 @@ static void echo(int fd)
 	}
 }
 
-static int serve(const char *where)
+/* Does `each` with every connection, in a process of its own. */
+static int serve(const char *where, void (*each)(int fd))
 {
 	struct net_address address = net_parse(where);
 	int fd = socket(address.addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1, conn;
@@ -78,7 +91,7 @@ static int serve(const char *where)
 	while ((conn = accept(fd, NULL, NULL)) >= 0) {
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			echo(conn);
+			each(conn);
 			_exit(TOOL_OK);
 		}
 		close(conn);
@@ -195,19 +208,42 @@ static int bulk(const char *where, uint64_t total)
 	return state.wrong == 0 && strcmp(state.end, "complete") == 0 ? TOOL_OK : TOOL_FAILED;
 }
 
+/* MSG_TRUNC: the kernel drops the bytes instead of copying them, and leaves its time to the path. */
+static int take(const char *where, uint64_t total)
+{
+	int fd = tcp_connect(where);
+	uint64_t start_ns = tool_now_ns(), taken = 0;
+
+	while (taken < total) {
+		ssize_t got = recv(fd, NULL, 4 << 20, MSG_TRUNC);
+
+		if (got <= 0)
+			break;
+		taken += (uint64_t)got;
+	}
+	printf("mb_s=%.1f\n", tool_mb_s(taken, tool_now_ns() - start_ns));
+	return taken >= total ? TOOL_OK : TOOL_FAILED;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t number = 0;
 
 	if (argc == 3 && strcmp(argv[1], "serve") == 0)
-		return serve(argv[2]);
+		return serve(argv[2], echo);
+	if (argc == 3 && strcmp(argv[1], "give") == 0)
+		return serve(argv[2], give);
 	if (argc == 4 && tool_parse(argv[3], &number) && number > 0) {
 		if (strcmp(argv[1], "ping") == 0 && number <= PINGS_MAX)
 			return ping(argv[2], number);
 		if (strcmp(argv[1], "bulk") == 0)
 			return bulk(argv[2], number);
+		if (strcmp(argv[1], "take") == 0)
+			return take(argv[2], number);
 	}
-	fputs("usage: netprobe serve ADDR:PORT | ping ADDR:PORT COUNT | bulk ADDR:PORT BYTES\n",
+	fputs("usage: netprobe serve | give ADDR:PORT\n"
+	      "       netprobe ping ADDR:PORT COUNT\n"
+	      "       netprobe bulk | take ADDR:PORT BYTES\n",
 	    stderr);
 	return TOOL_USAGE;
 }

@@ -187,8 +187,8 @@ static bool link_full(unsigned dir, uint64_t now_ns)
 
 static bool flow_wants_read(const struct flow *flow, unsigned dir, uint64_t now_ns)
 {
-	return !flow->eof && !px.stalled && flow->in_pos - flow->out_pos < px.buffer_bytes &&
-	       !link_full(dir, now_ns);
+	return !flow->eof && !flow->full && !px.stalled &&
+	       flow->in_pos - flow->out_pos < px.buffer_bytes && !link_full(dir, now_ns);
 }
 
 /* Reads what there is, within limits. False: the connection is broken. */
@@ -198,13 +198,8 @@ static bool flow_receive(struct flow *flow, unsigned dir, int fd)
 	uint64_t now_ns = tool_now_ns();
 
 	while (total < most && flow_wants_read(flow, dir, now_ns)) {
-		size_t room;
-		unsigned char *buf = flow_room(flow, &room);
-		ssize_t got;
+		ssize_t got = flow_take(flow, fd, most - total);
 
-		if (room > most - total)
-			room = most - total;
-		got = recv(fd, buf, room, MSG_DONTWAIT);
 		if (got < 0)
 			return errno == EAGAIN || errno == EINTR;
 		now_ns = tool_now_ns();
@@ -214,8 +209,6 @@ static bool flow_receive(struct flow *flow, unsigned dir, int fd)
 		}
 		flow_put(flow, (size_t)got, link_due_ns(dir, (size_t)got, now_ns));
 		total += (size_t)got;
-		if ((size_t)got < room)
-			return true;
 	}
 	return true;
 }
@@ -223,22 +216,17 @@ static bool flow_receive(struct flow *flow, unsigned dir, int fd)
 /* Sends what is ripe, and the end of file after it. False: the connection is broken. */
 static bool flow_send(struct flow *flow, unsigned dir, int fd, uint64_t now_ns)
 {
-	const unsigned char *buf;
-	size_t len;
-
 	flow->blocked = false;
 	if (px.stalled || px.blackhole)
 		return true;
 	flow_ripen(flow, now_ns);
-	while ((buf = flow_peek(flow, &len)) && px.cut_left > 0) {
-		ssize_t put = send(fd, buf, len < px.cut_left ? len : (size_t)px.cut_left,
-		    MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (flow_has_ripe(flow) && px.cut_left > 0) {
+		ssize_t put = flow_give(flow, fd, px.cut_left);
 
 		if (put < 0) {
 			flow->blocked = errno == EAGAIN || errno == EINTR;
 			return flow->blocked;
 		}
-		flow_consume(flow, (size_t)put);
 		px.forwarded[dir] += (uint64_t)put;
 		if (px.cut_left != UINT64_MAX)
 			px.cut_left -= (uint64_t)put;
@@ -321,11 +309,13 @@ static void conns_sweep(void)
 	}
 }
 
-static void set_nodelay(int fd)
+/* The path is what this program makes it: the system's congestion control, which may pace, has no say. */
+static void tune(int fd)
 {
 	int on = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
 static void conn_connect(struct conn *conn)
@@ -335,7 +325,7 @@ static void conn_connect(struct conn *conn)
 
 	conn->ends[1].source.fd = fd;
 	if (fd >= 0)
-		set_nodelay(fd);
+		tune(fd);
 	if (fd < 0 ||
 	    (connect(fd, (struct sockaddr *)&px.target_addr.addr, px.target_addr.len) < 0 &&
 		errno != EINPROGRESS)) {
@@ -361,7 +351,7 @@ static void accept_all(void)
 
 		if (!conn)
 			fail(TOOL_SETUP, "out of memory");
-		set_nodelay(fd);
+		tune(fd);
 		for (int i = 0; i < 2; i++) {
 			conn->ends[i].source = (struct source){.kind = SOURCE_END, .fd = -1};
 			conn->ends[i].conn = conn;
@@ -413,7 +403,8 @@ static void end_ready(struct end *end, uint32_t events)
 	if (conn->state == CONN_DEAD)
 		return;
 	if (conn->state == CONN_CONNECTING && dir == 1) {
-		if (getsockopt(end->source.fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error)
+		if (getsockopt(end->source.fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error ||
+		    !flow_add_pipe(&conn->flows[0]) || !flow_add_pipe(&conn->flows[1]))
 			conn_close(conn, true);
 		else
 			conn->state = CONN_OPEN;

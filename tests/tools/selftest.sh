@@ -134,6 +134,14 @@ held_back() {
 	check "$1: resume delivers everything" wait "$probe"
 }
 
+test_netprobe() {
+	"$TOOLS/netprobe" give 127.0.0.1:0 >"$DIR/give-port" &
+	PIDS+=($!)
+	wait_until 5 test -s "$DIR/give-port"
+	check_code "bytes for ever" 0 "$TOOLS/netprobe" take "127.0.0.1:$(<"$DIR/give-port")" 50M
+	check "with a rate" between 1 "$(value mb_s)" 1e9
+}
+
 test_proxy() {
 	local before oldest other
 	start_proxy
@@ -188,6 +196,7 @@ test_proxy() {
 
 test_memwork
 test_fileop
+test_netprobe
 test_proxy
 [[ $FAILED -eq 0 ]] || die "some checks failed"
 say "all tools do what they are for"

@@ -171,6 +171,41 @@ START_TEST(a_flush_uses_the_whole_window)
 }
 END_TEST
 
+/* The same for blocks that have no neighbours: 8192 requests of 4 KiB. */
+START_TEST(scattered_blocks_use_the_window_too)
+{
+	uint64_t start;
+
+	begin(&(struct cache_rig_conf){.size = 256 * MIB, .interval_ms = 1000});
+	fault_add(cr.remote,
+	    &(struct fault_rule){.kind = FAULT_DELAY, .after = true, .delay_ns = 10 * MS});
+	for (uint64_t off = 0; off < 256 * MIB; off += 32 * KIB)
+		put(off, 4 * KIB);
+	start = loop_now_ns();
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0), 0);
+	ck_assert_uint_le(loop_now_ns() - start, 400 * MS);
+	ck_assert_uint_eq(pushes(), 8192);
+	end();
+}
+END_TEST
+
+/* A donor that has forgotten the region answers each push at once. */
+START_TEST(a_flush_ends_if_pushes_fail_at_once)
+{
+	begin(&(struct cache_rig_conf){.size = 16 * MIB, .interval_ms = 60000});
+	fault_add(cr.remote,
+	    &(struct fault_rule){.kind = FAULT_FAIL, .ops = FAULT_OP(STORE_WRITE), .err = -ESTALE});
+	for (uint64_t off = 0; off < 16 * MIB; off += MIB)
+		put(off, 4 * KIB);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0), -ESTALE);
+	ck_assert_uint_eq(status().dirty, 64 * KIB);
+	fault_clear(cr.remote);
+	sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0);
+	ck_assert_uint_eq(status().dirty, 0);
+	end();
+}
+END_TEST
+
 /* ---- pull orders ---- */
 
 START_TEST(orders_are_read_and_written)
@@ -221,6 +256,8 @@ int main(void)
 	tcase_add_test(tc, failures_are_tried_again_with_longer_and_longer_pauses);
 	tcase_add_test(tc, writers_wait_while_something_is_too_old);
 	tcase_add_test(tc, a_flush_uses_the_whole_window);
+	tcase_add_test(tc, scattered_blocks_use_the_window_too);
+	tcase_add_test(tc, a_flush_ends_if_pushes_fail_at_once);
 	tcase_add_test(tc, orders_are_read_and_written);
 	tcase_add_loop_test(tc, bad_orders_are_refused, 0, 15);
 	suite_add_tcase(suite, tc);
