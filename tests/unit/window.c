@@ -79,7 +79,7 @@ static void is_near_product(const struct path *path)
 {
 	/* The shortest answer waits for its burst. */
 	double product = (double)path->rate * (double)(path->rtt_ns + path->burst_ns / 2) / 1e9;
-	double slack = (double)path->rate * 0.003 + 256 * 1024;
+	double slack = (double)path->rate * 0.003 + 512 * 1024;
 
 	ck_assert_msg((double)path->window.size >= product,
 	    "%.1f MiB are too few: the path has room for %.1f", (double)path->window.size / MIB,
