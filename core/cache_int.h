@@ -431,6 +431,11 @@ void alloc_begin(struct cache_op *op);
 /* The region is at least `end` bytes long now. */
 void cache_extend(struct cache *cache, uint64_t end);
 
+/* ---- cache_pull.c ---- */
+
+/* Blocks [lo, hi) change at the remote about now: what a scan under way will say of holes there is not believed. */
+void scan_doubt(struct cache *cache, uint64_t lo, uint64_t hi);
+
 /* ---- cache_push.c, cache_flush.c ---- */
 
 /* Held chunks of [lo, hi) can be pushed again. */

@@ -4,7 +4,7 @@
  * (Pushes are in cache_push.c.)
  *
  * A scan's holes are believed only if nothing has made them old since it was asked for: a push into its
- * range, a resize, or a remote that moved on.
+ * range that began or ended, a resize, or a remote that moved on.
  */
 #include "core/cache_pump.h"
 
@@ -103,6 +103,14 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 }
 
 /* ---- scans ---- */
+
+void scan_doubt(struct cache *cache, uint64_t lo, uint64_t hi)
+{
+	struct cache_scan *scan = cache->scan;
+
+	if (scan && scan->off < hi << BLOCK_SHIFT && lo << BLOCK_SHIFT < scan->off + scan->len)
+		scan->drops = UINT64_MAX;
+}
 
 static void scanned(struct store_req *req, int err)
 {

@@ -206,6 +206,34 @@ START_TEST(a_hole_that_was_written_meanwhile_is_none)
 }
 END_TEST
 
+/* The same for a push that the remote's answer about its extents is older than, though it had begun before. */
+START_TEST(a_hole_that_was_being_pushed_is_none)
+{
+	static uint8_t in[1 << 20];
+
+	begin(&(struct cache_rig_conf){.size = 8 * MIB, .pull = PULL_NONE, .interval_ms = 1}, MS,
+	    1024 * MIB);
+	attach();
+	fault_add(cr.remote,
+	    &(struct fault_rule){
+		.kind = FAULT_DELAY, .ops = FAULT_OP(STORE_WRITE), .delay_ns = 100 * MS});
+	fault_add(cr.remote, &(struct fault_rule){.kind = FAULT_DELAY,
+				 .ops = FAULT_OP(STORE_EXTENTS),
+				 .after = true,
+				 .delay_ns = 2 * SECOND});
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_WRITE, 0, MIB, data, 0), 0);
+	sim_run(&sim, 90 * MS);
+	ck_assert_uint_eq(cache_pushing(cr.cache), MIB);
+	puller_set_mode(cr.puller, PULL_ALL);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0), 0);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), MIB);
+	sim_run(&sim, 10 * SECOND);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_READ, 0, MIB, in, 0), 0);
+	ck_assert_mem_eq(in, data, MIB);
+	end();
+}
+END_TEST
+
 START_TEST(the_order_comes_first)
 {
 	static const struct pull_range order[] = {
@@ -545,6 +573,7 @@ int main(void)
 	tcase_add_test(tc, nothing_is_pulled_unasked);
 	tcase_add_test(tc, holes_cost_nothing);
 	tcase_add_test(tc, a_hole_that_was_written_meanwhile_is_none);
+	tcase_add_test(tc, a_hole_that_was_being_pushed_is_none);
 	tcase_add_test(tc, the_order_comes_first);
 	tcase_add_test(tc, the_plan_stops_at_the_bound);
 	tcase_add_test(tc, a_failed_pull_is_tried_again);
