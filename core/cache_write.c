@@ -209,6 +209,7 @@ static bool cover(struct cache_op *op, enum op_kind kind, uint64_t off, uint64_t
 static void changed(struct cache_op *op, int err)
 {
 	struct cache *cache = op->cache;
+	bool absent = !state_all_resident(cache, op->lo, op->hi);
 
 	if (err) {
 		/* The local store may have written anything there. */
@@ -232,6 +233,8 @@ static void changed(struct cache_op *op, int err)
 		group_relieved(cache->group);
 	else
 		cache_kick_pusher(cache);
+	if (absent) /* pulls of these waited */
+		cache_kick_puller(cache);
 	if (!err && op->req->flags & STORE_FUA)
 		flush_fua(op);
 	else

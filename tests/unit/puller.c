@@ -16,6 +16,7 @@
 #define MIB (1024 * KIB)
 #define MS ((uint64_t)1000000)
 #define SECOND (1000 * MS)
+#define HOUR (3600 * SECOND)
 
 /* ---- a link: answers come back in order, at its rate, a round trip later ---- */
 
@@ -315,6 +316,43 @@ static void job_done(struct pull_job *job, int err)
 	jobs_done++;
 }
 
+static struct sim_req being_written;
+
+static void write_now(struct loop_task *task)
+{
+	sim_submit(cr.store, &being_written);
+}
+
+/* All that is not there is just being written (_i 1: punched): the end of that is what the job waits for. */
+START_TEST(a_job_goes_on_after_a_write)
+{
+	struct pull_job job = {.len = 2 * MIB, .done = job_done};
+	struct loop_task task = {.run = write_now};
+
+	begin(&(struct cache_rig_conf){.size = 8 * MIB, .interval_ms = HOUR / MS}, 10 * MS,
+	    1024 * MIB);
+	attach();
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_WRITE, 0, MIB, data, 0), 0);
+	fault_add(cr.local, &(struct fault_rule){.kind = FAULT_HOLD});
+	being_written = (struct sim_req){
+	    .req = {.op = _i ? STORE_ZERO : STORE_WRITE, .off = MIB, .len = MIB, .buf = data},
+	};
+	loop_defer(sim.loop, &task);
+	sim_run(&sim, MS);
+	ck_assert(!being_written.done);
+	jobs_done = 0;
+	puller_add(cr.puller, &job);
+	sim_run(&sim, SECOND);
+	ck_assert_uint_eq(jobs_done, 0);
+	fault_clear(cr.local);
+	fault_release(cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, SECOND);
+	ck_assert(being_written.done && being_written.err == 0);
+	ck_assert_uint_eq(jobs_done, 1);
+	end();
+}
+END_TEST
+
 START_TEST(a_job_ends_when_its_range_is_there)
 {
 	struct pull_job a = {.off = 20 * MIB, .len = 10 * MIB, .done = job_done};
@@ -578,6 +616,7 @@ int main(void)
 	tcase_add_test(tc, the_plan_stops_at_the_bound);
 	tcase_add_test(tc, a_failed_pull_is_tried_again);
 	tcase_add_test(tc, a_job_ends_when_its_range_is_there);
+	tcase_add_loop_test(tc, a_job_goes_on_after_a_write, 0, 2);
 	tcase_add_test(tc, a_job_fails_or_is_cancelled);
 	tcase_add_test(tc, a_goal_is_reached);
 	tcase_add_loop_test(tc, a_sequential_reader_gets_the_link, 0, 6);
