@@ -414,6 +414,7 @@ int cache_group_create(
 	op_queue_init(&group->for_room);
 	op_queue_init(&group->runnable);
 	group->task.run = group_run;
+	age_init(group);
 	group->progress = 1;
 	group->op_array = calloc(group->op_count, sizeof(group->op_array[0]));
 	if (!group->op_array) {
@@ -442,6 +443,7 @@ void cache_group_destroy(struct cache_group *group)
 		return;
 	assert(!group->caches);
 	loop_undefer(group->loop, &group->task);
+	loop_timer_cancel(&group->age_timer);
 	if (group->buffers)
 		bufpool_destroy(group->buffers);
 	free(group->op_array);

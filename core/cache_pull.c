@@ -197,32 +197,22 @@ bool cache_flush_wanted(const struct cache *cache)
 
 uint64_t cache_dirty(const struct cache *cache, uint64_t *ret_age_ns)
 {
-	uint16_t age = 0;
+	bool any = cache->dirty && cache->dirty_list.count;
 
-	if (cache->dirty && cache->dirty_list.count) {
-		uint32_t chunk = cache->dirty_list.head;
-
-		age = (uint16_t)(tick_now() - seg_of(cache, chunk)->age[chunk % SEG_CHUNKS]);
-	}
-	*ret_age_ns = (uint64_t)age << TICK_SHIFT;
+	*ret_age_ns = any ? age_of(cache, cache->dirty_list.head) : 0;
 	return cache->dirty << BLOCK_SHIFT;
 }
 
 uint64_t cache_oldest_ns(const struct cache *cache)
 {
-	uint64_t age, now = loop_now_ns();
+	uint64_t age;
 
 	if (cache->dirty == 0 && cache->pushing == 0)
 		return 0;
 	cache_dirty(cache, &age);
-	for (const struct cache_op *op = cache->active; op && cache->pushing; op = op->next) {
-		uint32_t chunk = (uint32_t)(op->lo / CHUNK_BLOCKS);
-		uint16_t then = seg_of(cache, chunk)->age[chunk % SEG_CHUNKS];
-
+	for (const struct cache_op *op = cache->active; op && cache->pushing; op = op->next)
 		if (op->kind == OP_PUSH)
-			age = max_u64(
-			    age, (uint64_t)(uint16_t)((now >> TICK_SHIFT) - then) << TICK_SHIFT);
-	}
+			age = max_u64(age, age_of(cache, (uint32_t)(op->lo / CHUNK_BLOCKS)));
 	return age ? age : 1;
 }
 

@@ -346,6 +346,8 @@ static void push_start(struct cache_op *op)
 	state_set_range(cache, op->lo, op->hi, CLEAN);
 	cache->pushing += op->hi - op->lo;
 	cache->group->pushing += op->hi - op->lo;
+	first_chunk(
+	    cache); /* those of the list's head that are in the push leave it, and lose their age */
 	scan_doubt(cache, op->lo, op->hi);
 	op->sreq = (struct store_req){
 	    .op = STORE_EXTENTS,
