@@ -216,12 +216,12 @@ void op_uncover(struct cache_op *op)
 	else
 		op_count(op, op->lo, op->hi, -1);
 	op->covering = false;
-	if (op->kind != OP_WRITE && op->kind != OP_ZERO)
-		cache->group->progress++; /* others are not evictable afterwards */
 	*(op->prev ? &op->prev->next : &cache->active) = op->next;
 	if (op->next)
 		op->next->prev = op->prev;
 	op_wake(cache->group, &op->waiters);
+	if (op->kind != OP_WRITE && op->kind != OP_ZERO) /* these leave dirty blocks */
+		room_unused(cache, op->lo, op->hi);
 }
 
 void op_shrink(struct cache_op *op, uint64_t hi)
@@ -655,7 +655,6 @@ static void handle_unlend(struct store *store, uint64_t off, uint32_t len)
 
 	store_lower_unlend(cache->conf.local, off, len);
 	readers_change(cache, off, len, -1);
-	cache->group->progress++;
 }
 
 /* Only for what a READ has lent: a WRITE's bytes may be received into memory that nobody is to see if the

@@ -496,6 +496,9 @@ uint64_t evict_now(struct cache *cache, uint32_t chunk);
  * none now.  may_evict false: only what is free. */
 bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict);
 void room_release(struct cache_op *op);
+/* Something that kept the chunks of blocks [lo, hi) from being evicted has ended: who waits for room looks again if
+ * one of them can be evicted now. */
+void room_unused(struct cache *cache, uint64_t lo, uint64_t hi);
 /* Whether pushes, flushes or commits, which are asked for, may make chunks evictable that are not so now. */
 bool room_may_come(struct cache_group *group);
 

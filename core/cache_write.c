@@ -148,8 +148,12 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 	op->hi = hi;
 	if (op->room) /* from before a wait */
 		return true;
-	if (blocks == 0 || room_reserve(op, blocks, true))
+	if (blocks == 0)
 		return true;
+	if (room_reserve(op, blocks, true)) {
+		op_wake_some(group, &group->for_room, 1); /* there may be more */
+		return true;
+	}
 	/* With nothing to wait for (all is pinned) the bound gives way. */
 	if (!room_may_come(group))
 		return true;

@@ -57,6 +57,87 @@ START_TEST(the_bound_on_local_bytes_holds)
 }
 END_TEST
 
+/* Fills a cache of 2 MiB whose donor takes nothing: all but the last 256 KiB are dirty, and stay so. */
+static void fill_all_but_a_chunk(void)
+{
+	stage_begin(
+	    &(struct cache_rig_conf){.size = 16 * MIB, .cache_size = 2 * MIB, .interval_ms = 10});
+	stage_fill_remote(8 * MIB, MIB);
+	stage_hold(stage.cr.remote, STORE_WRITE);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, MIB, stage.out, 0), 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, MIB, MIB - CACHE_CHUNK, stage.out, 0), 0);
+}
+
+static void donor_is_back(void)
+{
+	fault_clear(stage.cr.remote);
+	fault_release(stage.cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, SECOND);
+}
+
+/* A writer that waits for room goes on when a chunk is clean and nobody reads it any more. */
+START_TEST(a_readers_end_gives_room)
+{
+	struct stage_req reader, writer;
+
+	fill_all_but_a_chunk();
+	stage_expect(stage.cr.store, 8 * MIB, CACHE_CHUNK, stage.out);
+	stage_hold(stage.cr.local, STORE_READ);
+	stage_start(&reader, STORE_READ, 8 * MIB, 4096, stage.in, 0);
+	stage_start(&writer, STORE_WRITE, 4 * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!reader.sr.done && !writer.sr.done);
+	fault_clear(stage.cr.local);
+	fault_release(stage.cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, MS);
+	ck_assert(reader.sr.done && writer.sr.done && writer.sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
+/* The same for what it had lent. */
+START_TEST(a_loans_end_gives_room)
+{
+	struct stage_req reader, writer;
+
+	fill_all_but_a_chunk();
+	stage_expect(stage.cr.store, 8 * MIB, CACHE_CHUNK, stage.out);
+	stage_start(&reader, STORE_READ, 8 * MIB, 4096, stage.in, STORE_LEND);
+	ck_assert(reader.sr.done && reader.sr.req.ret_lent);
+	stage_start(&writer, STORE_WRITE, 4 * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!writer.sr.done);
+	store_unlend(stage.cr.store, 8 * MIB, 4096);
+	sim_run(&stage.sim, MS);
+	ck_assert(writer.sr.done && writer.sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
+/* The same for room that was kept for a fetch, which has failed; all who have room then go on. */
+START_TEST(a_fetch_that_fails_gives_room)
+{
+	struct stage_req reader, writers[3];
+
+	fill_all_but_a_chunk();
+	stage_hold(stage.cr.remote, STORE_READ);
+	stage_start(&reader, STORE_READ, 8 * MIB, CACHE_CHUNK, stage.in, 0);
+	for (unsigned i = 0; i < 3; i++)
+		stage_start(&writers[i], STORE_WRITE, (4 + i) * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!reader.sr.done && !writers[0].sr.done);
+	store_interrupt(&reader.sr.req);
+	sim_run(&stage.sim, MS);
+	ck_assert_int_eq(reader.sr.err, -EINTR);
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert(writers[i].sr.done && writers[i].sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
 /* A region of many GiB: what the state takes. */
 START_TEST(the_state_is_at_most_128_kib_per_gib)
 {
@@ -192,6 +273,9 @@ int main(void)
 	tcase_set_timeout(tc, 20);
 	tcase_add_test(tc, writers_wait_at_max_dirty_and_readers_do_not);
 	tcase_add_test(tc, the_bound_on_local_bytes_holds);
+	tcase_add_test(tc, a_readers_end_gives_room);
+	tcase_add_test(tc, a_loans_end_gives_room);
+	tcase_add_test(tc, a_fetch_that_fails_gives_room);
 	tcase_add_test(tc, the_state_is_at_most_128_kib_per_gib);
 	tcase_add_test(tc, a_scan_leaves_the_hot_set_alone);
 	tcase_add_test(tc, pinned_chunks_stay);
