@@ -228,6 +228,55 @@ START_TEST(clean_blocks_are_dropped_when_the_remote_moves_on)
 }
 END_TEST
 
+/* A remote that became shorter: that is so at once, whatever is under way. */
+START_TEST(a_shorter_remote_is_believed_at_once)
+{
+	struct stage_req a;
+
+	stage_begin(&(struct cache_rig_conf){.size = 8 * MIB});
+	stage_fill_remote(0, MIB);
+	stage_fill_remote(7 * MIB, MIB);
+	stage_expect(stage.cr.store, 7 * MIB, MIB, stage.out);
+	stage_hold(stage.cr.remote, STORE_READ);
+	stage_start(&a, STORE_READ, 0, 4 * KIB, stage.in, 0);
+	cache_drop_clean(stage.cr.cache, 6 * MIB + 100);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 6 * MIB + 100);
+	cache_audit(stage.cr.cache);
+	fault_clear(stage.cr.remote);
+	ck_assert_int_eq(
+	    sim_op(&stage.sim, stage.cr.memory[1], STORE_RESIZE, 6 * MIB + 100, 0, NULL, 0), 0);
+	fault_release(stage.cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, MS);
+	ck_assert(a.sr.done && a.sr.err == 0);
+	stage_expect(stage.cr.store, 0, MIB, stage.out);
+	for (uint64_t off = 6 * MIB; off < 8 * MIB; off += MIB)
+		stage_expect(stage.cr.store, off, MIB, store_zeros);
+	/* And it can be written to, and grow. */
+	ck_assert_int_eq(stage_op(STORE_WRITE, 7 * MIB, 5000, stage.out, 0), 0);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 7 * MIB + 5000);
+	ck_assert_int_eq(stage_op(STORE_RESIZE, 8 * MIB, 0, NULL, 0), 0);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(7 * MIB, 5000, stage.out);
+	stage_expect(stage.cr.store, 6 * MIB, MIB, store_zeros);
+	stage_expect(stage.cr.store, 7 * MIB, 5000, stage.out);
+	stage_end();
+}
+END_TEST
+
+/* But not shorter than what is to be pushed. */
+START_TEST(a_shorter_remote_does_not_cut_what_is_dirty)
+{
+	stage_begin(&(struct cache_rig_conf){.size = 8 * MIB, .interval_ms = 1000});
+	ck_assert_int_eq(stage_op(STORE_WRITE, 7 * MIB, 5000, stage.out, 0), 0);
+	cache_drop_clean(stage.cr.cache, 6 * MIB);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 8 * MIB);
+	stage_expect(stage.cr.store, 7 * MIB, 5000, stage.out);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(7 * MIB, 5000, stage.out);
+	stage_end();
+}
+END_TEST
+
 static void set_flag(struct cache_call *call, int err)
 {
 	*(bool *)(call + 1) = true;
@@ -281,6 +330,8 @@ int main(void)
 	tcase_add_test(tc, pinned_chunks_stay);
 	tcase_add_test(tc, a_frozen_cache_keeps_what_it_has);
 	tcase_add_test(tc, clean_blocks_are_dropped_when_the_remote_moves_on);
+	tcase_add_test(tc, a_shorter_remote_is_believed_at_once);
+	tcase_add_test(tc, a_shorter_remote_does_not_cut_what_is_dirty);
 	tcase_add_test(tc, a_detached_cache_waits_for_the_next_remote);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
