@@ -139,6 +139,15 @@ void resize_begin(struct cache_op *op)
 	resize_step(op);
 }
 
+/* Whether a remote that was asked has done it would be unknown. */
+void resize_interrupt(struct cache_op *op)
+{
+	if (!op->queue)
+		return;
+	op_unwait(op);
+	resize_end(op, -EINTR);
+}
+
 /* ---- EXTENTS ---- */
 
 /* Adds [off, off+len) to the answer; false: there is no room. */

@@ -254,6 +254,8 @@ int64_t meta_now_ns(void);
 
 /* Whether the request is about an attribute of ours, and was taken. */
 bool xattr_submit(struct managed *managed, struct pool_req *req);
+/* The same for a request that is interrupted. */
+bool xattr_interrupt(struct pool_req *req);
 /* The name that a region that is not kept was looked up by lately, or "". */
 const char *meta_noted_name(const struct managed *managed, uint64_t id);
 /* Adds our names to a lower pool's answer. */
