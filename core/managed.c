@@ -316,6 +316,7 @@ static void leave_one(struct managed_entry *entry, void *ctx)
 	if (entry->cache)
 		entry->discard = true;
 	loop_timer_cancel(&entry->retry);
+	meta_leave(entry);
 	entry_advance(entry);
 }
 

@@ -117,6 +117,7 @@ struct managed_entry {
 	bool tcommitting;
 	struct cache_call *commit_call;
 	struct managed_commit resize_commit;
+	struct loop_timer resize_retry;
 	bool
 	    shrinks; /* the lower pool has agreed that the region is new_size long, the cache does not know yet */
 	uint64_t new_size;
@@ -246,6 +247,8 @@ void handle_close(struct handle *handle);
 
 void meta_submit(struct managed *managed, struct pool_req *req);
 void meta_interrupt(struct managed *managed, struct pool_req *req);
+/* The pool leaves: a change of size that waits for the index waits no longer. */
+void meta_leave(struct managed_entry *entry);
 /* struct cache_conf's. */
 void meta_remote_resize(void *ctx, uint64_t size, struct cache_call *call);
 int64_t meta_now_ns(void);

@@ -289,18 +289,52 @@ static struct managed_entry *entry_of_resize(struct pool_req *req)
 	return (struct managed_entry *)((char *)req - offsetof(struct managed_entry, resize_req));
 }
 
+static void resize_agreed(struct managed_entry *entry)
+{
+	entry->shrinks = false;
+	entry->resize_call->done(entry->resize_call, 0);
+}
+
+static void resize_commit(struct managed_entry *entry);
+
+static void resize_expired(struct loop_timer *timer)
+{
+	resize_commit(
+	    (struct managed_entry *)((char *)timer - offsetof(struct managed_entry, resize_retry)));
+}
+
 static void resize_committed(struct managed_commit *commit, int err)
 {
 	struct managed_entry *entry =
 	    (struct managed_entry *)((char *)commit -
 				     offsetof(struct managed_entry, resize_commit));
 
-	entry->shrinks = false;
-	entry->resize_call->done(entry->resize_call, 0);
+	if (!err || entry->managed->leaving) {
+		resize_agreed(entry);
+		return;
+	}
+	entry->resize_retry.expired = resize_expired;
+	loop_timer_set(entry->managed->conf.loop, &entry->resize_retry,
+	    loop_now_ns() + MANAGED_RETRY_MS * UINT64_C(1000000));
 }
 
 /* The index must know of a region that became shorter before its end is cut here: otherwise a crash finds
- * dirty blocks there with other bytes, and takes them for newer ones. */
+ * dirty blocks there with other bytes, and takes them for newer ones.  As long as it can't be committed nobody gets at
+ * that end, and it is tried again. */
+static void resize_commit(struct managed_entry *entry)
+{
+	entry->resize_commit.done = resize_committed;
+	index_now(entry, &entry->resize_commit);
+}
+
+void meta_leave(struct managed_entry *entry)
+{
+	if (!entry->resize_retry.loop)
+		return;
+	loop_timer_cancel(&entry->resize_retry);
+	resize_agreed(entry);
+}
+
 static void resize_replied(struct pool_req *req, int err)
 {
 	struct managed_entry *entry = entry_of_resize(req);
@@ -311,8 +345,7 @@ static void resize_replied(struct pool_req *req, int err)
 	}
 	entry->shrinks = true;
 	entry->new_size = req->attr.size;
-	entry->resize_commit.done = resize_committed;
-	index_now(entry, &entry->resize_commit);
+	resize_commit(entry);
 }
 
 void meta_remote_resize(void *ctx, uint64_t size, struct cache_call *call)
