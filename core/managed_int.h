@@ -38,6 +38,7 @@ struct managed_remote {
 	struct managed_entry *entry; /* of the OPEN */
 	struct handle *handle;
 	bool writes;
+	bool stale; /* writes, but others have had the lease since: it takes no push any more */
 	bool closing; /* when refs is 0 */
 	unsigned refs; /* control requests that use the handle */
 };
