@@ -66,18 +66,6 @@ static void fail_begin(struct managed_entry *entry, int err)
 
 /* ---- the cache ---- */
 
-/* How long the region is: what was written here and not pushed may lie beyond the end that the lower pool
- * knows. */
-static uint64_t size_now(const struct managed_entry *entry)
-{
-	uint64_t size = entry->attr.size;
-
-	for (size_t i = 0; entry->indexed && i < entry->load.count; i++)
-		if (entry->load.chunks[i].dirty && entry->load.region.size > size)
-			size = entry->load.region.size;
-	return size;
-}
-
 static int make_pumps(struct managed_entry *entry, struct err *err)
 {
 	const struct managed_conf *conf = &entry->managed->conf;
@@ -99,7 +87,7 @@ static int make_cache(struct managed_entry *entry, struct err *err)
 	struct cache_conf conf = {
 	    .group = managed->group,
 	    .local = entry->local,
-	    .size = size_now(entry),
+	    .size = entry->indexed ? index_size(&entry->load, entry->attr.size) : entry->attr.size,
 	    .size_max = managed->pool.size_max,
 	    .durability = entry_durability(entry),
 	    .ctx = entry,

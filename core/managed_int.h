@@ -227,6 +227,10 @@ void entry_end(struct managed_entry *entry, enum managed_end end);
 /* ---- managed_index.c ---- */
 
 void index_begin(struct managed_entry *entry); /* before cache_create; entry->indexed is there */
+/* How long a loaded region is that has `size` bytes at the lower pool: what was written here and not pushed may lie
+ * beyond that end.  So may what is clean, if a crash came between a cut there and its commit: then there was no cut, and
+ * these blocks are called dirty. */
+uint64_t index_size(struct index_load *load, uint64_t size);
 void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks, size_t count);
 void index_end(struct managed_entry *entry); /* nothing is committed any more */
 void index_describe(struct managed_entry *entry);
