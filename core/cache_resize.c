@@ -54,7 +54,6 @@ static void resize_cut(struct store_req *sreq, int err)
 		state_set_range(cache, keep, cache->span, ABSENT);
 		cache->span = keep;
 	}
-	cache->size = size;
 	resize_end(op, err);
 }
 
@@ -98,8 +97,9 @@ static void resize_agreed(struct cache_call *call, int err)
 	remote_done(cache);
 	if (err && !is_refusal(err))
 		resize_doubt(op);
+	/* From now on: a commit during the cut must not store the old size again. */
+	cache->size = err ? cache->size : size;
 	if (err || size >= end) {
-		cache->size = err ? cache->size : size;
 		resize_end(op, err);
 		return;
 	}

@@ -303,6 +303,8 @@ static void make_cache(void *ctx)
 	};
 	struct err err;
 
+	/* As core/managed_begin.c: it becomes as long there. */
+	world->donor.size = (uint32_t)(conf.size / FORGETFUL_SECTOR);
 	life.commit_timer.expired = commit_time;
 	forgetful_init(&life.donor, &world->donor, &world_mu, &life.random, on_changed_there);
 	indexed_start(life.ir.indexed, &index_ops, NULL);
