@@ -505,6 +505,8 @@ bool room_may_come(struct cache_group *group);
 /* ---- cache_resize.c ---- */
 
 void resize_begin(struct cache_op *op);
+/* Ends op early if the remote was not asked yet. */
+void resize_interrupt(struct cache_op *op);
 void extents_begin(struct cache_op *op);
 
 /* ---- cache_audit.c ---- */
