@@ -218,11 +218,15 @@ static void changed(struct cache_op *op, int err)
 	if (err) {
 		/* The local store may have written anything there.  What it held and reads will see must be the
 		 * remote's, too, or it would change when it is evicted and fetched again. */
-		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
-			uint64_t mask = chunk_mask(c, op->lo, op->hi);
+		uint64_t end = blocks_up(cache->size);
 
-			state_set(cache, (uint32_t)c, mask & ~held_of(cache, (uint32_t)c), ABSENT);
-			state_set(cache, (uint32_t)c, mask & held_of(cache, (uint32_t)c), DIRTY);
+		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
+			uint64_t mask = chunk_mask(c, op->lo, op->hi), kept = 0;
+
+			if (c * CHUNK_BLOCKS < end) /* beyond it the remote has zeros */
+				kept = mask & held_of(cache, (uint32_t)c) & chunk_mask(c, 0, end);
+			state_set(cache, (uint32_t)c, mask & ~kept, ABSENT);
+			state_set(cache, (uint32_t)c, kept, DIRTY);
 		}
 		state_stale(cache, op->lo, op->hi);
 	} else {
