@@ -124,7 +124,9 @@ void op_give_up(struct cache_op *op)
 
 	if (op->queue)
 		op_unwait(op);
-	room_release(op);
+	group->reserved -=
+	    op->room; /* without waking: nobody lacked it before, and pumps try again and again */
+	op->room = 0;
 	op_buffer_put(op);
 	group->starved = false; /* its own end does not count */
 	op_put(op);

@@ -293,6 +293,8 @@ void room_release(struct cache_op *op)
 {
 	struct cache_group *group = op->cache->group;
 
+	if (op->room == 0)
+		return;
 	group->reserved -= op->room;
 	op->room = 0;
 	if (group->held + group->reserved < group->size_blocks)

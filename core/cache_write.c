@@ -10,7 +10,7 @@
  *      meanwhile, and when the remote or the local store fails the WRITE fails.  It has room already: nothing
  *      is evicted for it, or writers could evict these blocks from each other for ever
  *   4. it covers its blocks, fetches in flight lose them, and the local store gets the request itself
- *   5. the blocks become dirty; or, when the local store failed, nothing is marked
+ *   5. the blocks become dirty; or, when the local store failed, those that were there, with whatever they are now
  * A ZERO does the same with the local store's ZERO.  With STORE_KEEP the local store has the zeros as bytes
  * afterwards, so that they are pushed as bytes: a punch at the remote would give its space away.
  * An ALLOC is the remote's: only it knows whether there is space.
@@ -216,10 +216,18 @@ static void changed(struct cache_op *op, int err)
 	bool absent = !state_all_resident(cache, op->lo, op->hi);
 
 	if (err) {
-		/* The local store may have written anything there. */
-		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)
-			state_set(cache, (uint32_t)c,
-			    chunk_mask(c, op->lo, op->hi) & ~held_of(cache, (uint32_t)c), ABSENT);
+		/* The local store may have written anything there.  What it held and reads will see must be the
+		 * remote's, too, or it would change when it is evicted and fetched again. */
+		uint64_t end = blocks_up(cache->size);
+
+		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
+			uint64_t mask = chunk_mask(c, op->lo, op->hi), kept = 0;
+
+			if (c * CHUNK_BLOCKS < end) /* beyond it the remote has zeros */
+				kept = mask & held_of(cache, (uint32_t)c) & chunk_mask(c, 0, end);
+			state_set(cache, (uint32_t)c, mask & ~kept, ABSENT);
+			state_set(cache, (uint32_t)c, kept, DIRTY);
+		}
 		state_stale(cache, op->lo, op->hi);
 	} else {
 		state_set_range(cache, op->lo, op->hi, DIRTY);
@@ -235,8 +243,7 @@ static void changed(struct cache_op *op, int err)
 	op_uncover(op);
 	if (err)
 		group_relieved(cache->group);
-	else
-		cache_kick_pusher(cache);
+	cache_kick_pusher(cache);
 	if (absent) /* pulls of these waited */
 		cache_kick_puller(cache);
 	if (!err && op->req->flags & STORE_FUA)

@@ -2,7 +2,7 @@
  *
  * Managed regions against a plain array: long random lives on simulated time.
  *
- * Each step a request or an order is begun at random (reads, writes, punches, flushes, FUA, resizes,
+ * Each step a request or an order is begun at random (reads, writes, punches, flushes, FUA, resizes, extents,
  * evictions, pins, pulls, changes of mode and order), up to SLOTS requests at once; those that change bytes
  * don't overlap others, so that the array knows the outcome.  Meanwhile the remote is slow, stalls, fails or
  * goes away, the local store fails or tears, other sessions' changes make the cache forget what is clean, and
@@ -10,7 +10,8 @@
  * commits, slowly, and fails to.
  *
  * Checked: each read's bytes; after each flush that succeeded, that the remote's own memory has every byte
- * that was written before it began; the invariants (cache_audit); and at the end both, for all.
+ * that was written before it began; that no extent calls bytes a hole that are not zeros; the invariants
+ * (cache_audit); and at the end all of it, for all.
  * SEED=… LIFE=… repeats one exactly.
  */
 #include <errno.h>
@@ -41,7 +42,8 @@ struct slot {
 	struct model *m;
 	bool busy;
 	uint64_t seq; /* FLUSH: when it was submitted */
-	uint8_t skip[BLOCKS]; /* FLUSH: writes were under way here */
+	uint8_t skip[BLOCKS]; /* FLUSH, EXTENTS: writes were under way here */
+	struct extent extents[16];
 	uint8_t buf[LONGEST];
 };
 
@@ -63,6 +65,7 @@ struct model {
 	struct slot slots[SLOTS];
 	unsigned busy;
 	bool resizing, detached;
+	uint64_t cut_at;
 	struct cache_call detach;
 	struct pull_job job;
 	bool job_busy;
@@ -91,8 +94,9 @@ static bool overlaps(uint64_t off, uint64_t len, bool changes)
 		const struct slot *slot = &m->slots[i];
 		bool other = slot->req.op == STORE_WRITE || slot->req.op == STORE_ZERO;
 
-		if (slot->busy && (changes || other) && slot->req.len &&
-		    slot->req.off < off + len && off < slot->req.off + slot->req.len)
+		if (slot->busy && slot->req.op != STORE_EXTENTS && (changes || other) &&
+		    slot->req.len && slot->req.off < off + len &&
+		    off < slot->req.off + slot->req.len)
 			return true;
 	}
 	return false;
@@ -158,6 +162,23 @@ static void check_remote(uint64_t seq, const uint8_t *skip)
 	}
 }
 
+static void check_extents(const struct slot *slot)
+{
+	for (unsigned i = 0; i < slot->req.ret_extents; i++) {
+		const struct extent *ext = &slot->extents[i];
+
+		for (uint64_t at = ext->off; at < ext->off + ext->len; at++) {
+			uint64_t b = at / STORE_BLOCK;
+
+			if (!(ext->flags & EXTENT_HOLE) || slot->skip[b] ||
+			    m->touched[b] > slot->seq)
+				continue;
+			rig_check(m->unknown[at] || !m->want[at], "step %u: byte %llu is no hole",
+			    m->steps, (unsigned long long)at);
+		}
+	}
+}
+
 static void apply(struct slot *slot, int err)
 {
 	const struct store_req *req = &slot->req;
@@ -190,8 +211,14 @@ static void apply(struct slot *slot, int err)
 		if (!err && m->conf.durability == CACHE_REMOTE)
 			check_remote(slot->seq, slot->skip);
 		break;
+	case STORE_EXTENTS:
+		if (!err)
+			check_extents(slot);
+		break;
 	case STORE_RESIZE:
 		m->resizing = false;
+		for (uint64_t b = m->cut_at / STORE_BLOCK; b < BLOCKS; b++)
+			m->pending[b]--;
 		for (uint64_t i = req->off; i < SIZE; i++) {
 			m->unknown[i] = err && (m->unknown[i] || m->want[i]);
 			m->want[i] = err ? m->want[i] : 0;
@@ -231,7 +258,7 @@ static void begin_range(struct slot *slot, enum store_op op)
 	uint64_t len = 1 + random_off(longest < SIZE - off ? longest : SIZE - off);
 
 	len = len < SIZE - off ? len : SIZE - off;
-	if (overlaps(off, len, op != STORE_READ))
+	if (overlaps(off, len, op != STORE_READ) || (m->resizing && off + len > m->cut_at))
 		return;
 	*req = (struct store_req){
 	    .op = op,
@@ -259,6 +286,11 @@ static void begin_range(struct slot *slot, enum store_op op)
 static void begin_plain(struct slot *slot, enum store_op op, uint64_t off)
 {
 	slot->req = (struct store_req){.op = op, .off = off, .done = slot_done};
+	if (op == STORE_EXTENTS) {
+		slot->req.len = 1 + below(SIZE - off);
+		slot->req.extents = slot->extents;
+		slot->req.extents_max = 16;
+	}
 	slot->seq = m->seq;
 	memcpy(slot->skip, m->pending, sizeof(slot->skip));
 	slot->busy = true;
@@ -279,7 +311,7 @@ static void begin_request(void)
 	struct slot *slot = free_slot();
 	uint64_t kind = below(100);
 
-	if (!slot || m->resizing)
+	if (!slot)
 		return;
 	if (kind < 45) {
 		begin_range(slot, STORE_READ);
@@ -287,13 +319,26 @@ static void begin_request(void)
 		begin_range(slot, STORE_WRITE);
 	} else if (kind < 92) {
 		begin_range(slot, STORE_ZERO);
-	} else if (kind < 98) {
+	} else if (kind < 97) {
 		begin_plain(slot, STORE_FLUSH, 0);
-	} else if (m->busy == 0) {
+	} else if (kind < 98) {
+		begin_plain(slot, STORE_EXTENTS, below(SIZE));
+	} else if (!m->resizing) {
+		uint64_t to = below(4) ? below(SIZE) : m->size + below(SIZE - m->size + 1);
+		uint64_t cut = to < m->size ? to : m->size;
+
+		for (unsigned i = 0; i < SLOTS; i++)
+			if (m->slots[i].busy && m->slots[i].req.len &&
+			    m->slots[i].req.op != STORE_EXTENTS &&
+			    m->slots[i].req.off + m->slots[i].req.len > cut)
+				return;
 		m->resizing = true;
-		begin_plain(slot, STORE_RESIZE, below(SIZE));
-		for (uint64_t b = 0; b < BLOCKS; b++)
+		m->cut_at = cut;
+		for (uint64_t b = cut / STORE_BLOCK; b < BLOCKS; b++) {
 			m->touched[b] = ++m->seq;
+			m->pending[b]++;
+		}
+		begin_plain(slot, STORE_RESIZE, to);
 	}
 }
 
