@@ -211,6 +211,8 @@ void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks,
 		struct cache_chunk chunk = {chunks[i].idx, chunks[i].resident, chunks[i].dirty};
 
 		cache_load(entry->cache, &chunk);
+		if ((chunk.idx + 1) * CACHE_CHUNK > cache_size(entry->cache))
+			cache_load_cut(entry->cache, chunk.idx);
 	}
 }
 

@@ -98,6 +98,7 @@ struct managed_entry {
 	struct pool_req resize_req;
 	struct cache_call *resize_call;
 	struct cache_call call;
+	struct store_req trim; /* of the local store, when it was opened */
 	struct work work;
 	int rc;
 

@@ -288,6 +288,11 @@ static void on_remote_resize(void *ctx, uint64_t size, struct cache_call *call)
 
 /* ---- opening and closing ---- */
 
+static uint64_t size_now(void)
+{
+	return index_size(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR);
+}
+
 /* On the loop. */
 static void make_cache(void *ctx)
 {
@@ -295,7 +300,7 @@ static void make_cache(void *ctx)
 	struct cache_group_conf group = {.loop = loop, .size = 2 * MIB, .max_dirty = MIB};
 	struct cache_conf conf = {
 	    .local = life.ir.store,
-	    .size = index_size(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR),
+	    .size = size_now(),
 	    .size_max = SIZE,
 	    .remote_resize = on_remote_resize,
 	    .commit = on_commit,
@@ -322,6 +327,8 @@ static void make_cache(void *ctx)
 
 		cache_load(
 		    life.cache, &(struct cache_chunk){chunk->idx, chunk->resident, chunk->dirty});
+		if ((chunk->idx + 1) * CACHE_CHUNK > cache_size(life.cache))
+			cache_load_cut(life.cache, chunk->idx);
 	}
 	cache_attach(life.cache, &life.donor.store);
 	ck_assert_int_eq(
@@ -334,6 +341,11 @@ static void life_open(void)
 	index_rig_load_ok(
 	    &life.ir, REGION_ID, "region", world->donor.size * (uint64_t)FORGETFUL_SECTOR);
 	ck_assert_str_eq(life.ir.load.aside, "");
+	/* As core/managed_begin.c. */
+	if (size_now() < SIZE)
+		ck_assert_int_eq(rig_op(life.ir.rig.loops[0], life.ir.store, STORE_ZERO, size_now(),
+				     SIZE - size_now(), 0),
+		    0);
 	rig_call(life.ir.rig.loops[0], make_cache, NULL);
 }
 
@@ -720,8 +732,9 @@ static void check_seen(const uint32_t *seen, const uint32_t *donor, const char *
 		/* Which zeros the donor's are nobody knows. */
 		int now = when(s, seen[s], true), there = donor[s] ? when(s, donor[s], false) : -1;
 
-		rig_check(now >= 0, "%s: sector %u reads %u; promised %u", what, s, seen[s],
-		    world->promised[s]);
+		rig_check(now >= 0, "%s: sector %u reads %u; promised %u, the donor had %u", what,
+		    s, seen[s], world->promised[s], donor[s]);
+
 		rig_check(now >= there, "%s: sector %u reads %u, the donor had %u, which is newer",
 		    what, s, seen[s], donor[s]);
 	}
