@@ -221,7 +221,7 @@ static void trimmed(struct store_req *req, int err)
 static void store_opened(struct work *work)
 {
 	struct managed_entry *entry = entry_of_work(work);
-	uint64_t size = size_now(entry);
+	uint64_t size = index_trim(&entry->load, entry->attr.size);
 
 	if (entry->rc) {
 		entry->local = NULL;
