@@ -742,7 +742,6 @@ static void check_seen(const uint32_t *seen, const uint32_t *donor, const char *
 
 		rig_check(now >= 0, "%s: sector %u reads %u; promised %u, the donor had %u", what,
 		    s, seen[s], world->promised[s], donor[s]);
-
 		rig_check(now >= there, "%s: sector %u reads %u, the donor had %u, which is newer",
 		    what, s, seen[s], donor[s]);
 	}
