@@ -36,6 +36,8 @@ static void load_versions(struct region *region, const struct region_attr *saved
 	region->told = *writer;
 	atomic_store(&region->writer, changed && !writer->writing ? 0 : writer->writer);
 	atomic_store(&region->base, writer->base);
+	/* The last life may have told its version to others, who have copies: the next write moves it. */
+	atomic_store(&region->seen, true);
 	if (!changed && !writer->writing)
 		return;
 	/* One that nobody was told before: not by this life of the daemon, nor by the last one, which may have

@@ -140,10 +140,10 @@ static void tick_one(struct managed_entry *entry, void *ctx)
 		entry_lost(entry, "its lease was lost to another client");
 	else if (status.error == -ESTALE)
 		entry_lost(entry, "the region is gone at the donor");
-	if (entry->resized && !entry->remote)
+	if (!entry->remote || entry->writers) /* the next open tells of it; or the size is ours */
 		entry->resized = false;
 	if (entry->resized) {
-		cache_drop_clean(entry->cache, entry->changed_size);
+		cache_adopt_size(entry->cache, entry->changed_size);
 		entry->resized = cache_size(entry->cache) != entry->changed_size;
 	}
 	if (!entry->remote && !entry->busy && entry->users == 0) {

@@ -20,6 +20,7 @@
 #include "mount/loopdev.h"
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
+#include "mount/swapwatch.h"
 #include "mount/sys.h"
 
 enum {
@@ -128,15 +129,25 @@ static void check_read_ahead(struct doctor *doctor, dev_t dev)
 
 /* ---- loop devices ------------------------------------------------------------------------------ */
 
-static void check_device(struct doctor *doctor, const struct loopdev *loop)
+/* Nothing can refuse what is made by hand. */
+static void check_copy(struct doctor *doctor, const struct loopdev *loop, bool is_swap)
 {
-	struct swapdev swap;
-	bool on = swapdev_find(loop->path, &swap, NULL) == 0;
+	doctor_add(doctor, is_swap ? DOCTOR_FAIL : DOCTOR_WARN, "cache",
+	    "%s%s is on a region with a local copy", is_swap ? "swap on " : "", loop->path);
+	doctor_advise(doctor,
+	    "when memory is short, the copy and what is written back to it wait for each other, and "
+	    "the machine hangs: %s %s, and mount with %s and without cache=",
+	    is_swap ? "swapoff" : "losetup -d", loop->path, is_swap ? "swap=" : "attach=");
+}
+
+static void check_device(
+    struct doctor *doctor, const struct loopdev *loop, const struct swapdev *swap)
+{
 	char size[SIZE_TEXT_MAX];
 
-	if (on)
+	if (swap)
 		doctor_add(doctor, DOCTOR_PASS, "swap", "%s on %s, %.200s",
-		    size_format(swap.size, size), loop->path, loop->file);
+		    size_format(swap->size, size), loop->path, loop->file);
 	else
 		doctor_add(
 		    doctor, DOCTOR_PASS, "loop device", "%s on %.200s", loop->path, loop->file);
@@ -153,19 +164,18 @@ static void check_device(struct doctor *doctor, const struct loopdev *loop)
 
 struct devices {
 	struct doctor *doctor;
-	const char *dir;
+	bool cached; /* the mount has local copies */
 	unsigned count;
 };
 
-static bool device_each(void *ctx, const struct loopdev *loop)
+static bool device_each(void *ctx, const struct loopdev *loop, const struct swapdev *swap)
 {
 	struct devices *devices = ctx;
-	size_t len = strlen(devices->dir);
 
-	if (!strncmp(loop->file, devices->dir, len) && loop->file[len] == '/') {
-		devices->count++;
-		check_device(devices->doctor, loop);
-	}
+	devices->count++;
+	check_device(devices->doctor, loop, swap);
+	if (devices->cached)
+		check_copy(devices->doctor, loop, swap != NULL);
 	return true;
 }
 
@@ -194,7 +204,10 @@ static void check_recorded(
 
 void doctor_mount(struct doctor *doctor, const struct status *status)
 {
-	struct devices devices = {.doctor = doctor, .dir = status->state.dir};
+	struct devices devices = {
+	    .doctor = doctor,
+	    .cached = json_type(json_find(status->daemon, "cache")) == JSON_OBJECT,
+	};
 	pid_t pid = (pid_t)json_number(json_find(status->daemon, "pid"), status->state.pid);
 	struct mountinfo info;
 	unsigned i;
@@ -206,7 +219,7 @@ void doctor_mount(struct doctor *doctor, const struct status *status)
 	check_read_ahead(doctor, info.dev);
 	for (i = 0; i < status->state.device_count; i++)
 		check_recorded(doctor, &status->state, &status->state.devices[i]);
-	loopdev_each(device_each, &devices);
+	swapwatch_each(status->state.dir, device_each, &devices);
 	if (devices.count == 0) {
 		doctor_add(doctor, DOCTOR_PASS, "loop devices", "none: no swap to be careful with");
 		return;

@@ -37,6 +37,7 @@
 #include "mount/managed_control.h"
 #include "mount/mountinfo.h"
 #include "mount/serve_status.h"
+#include "mount/swapwatch.h"
 
 enum { WORKERS = 2, END_MS = 10, END_TRIES = 3000, AWAY_MS = 5000 };
 
@@ -485,6 +486,7 @@ static void finish(struct daemon *daemon)
 	if (daemon->cached)
 		leave(daemon);
 	end_signals(daemon);
+	swapwatch_stop(daemon->swapwatch);
 	control_destroy(daemon->control);
 	fs_destroy(daemon->fs);
 	if (daemon->fd >= 0)
@@ -523,6 +525,8 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	rc = watch_signals(daemon, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_SYSERR, rc);
+	if (daemon->caching && swapwatch_start(daemon->loop, conf->dir, &daemon->swapwatch))
+		log_info("%s: swap on its files would not be noticed", conf->dir);
 	rc = mount_it(daemon, err);
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_FAIL, rc);

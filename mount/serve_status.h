@@ -36,6 +36,7 @@ struct daemon {
 	bool mounted, gone;
 	struct control *control;
 	struct loop_fd signals;
+	struct swapwatch *swapwatch; /* with caching, or NULL */
 	struct loop_timer end_timer;
 };
 

@@ -16,6 +16,7 @@
 #include "mount/control.h"
 #include "mount/mountinfo.h"
 #include "mount/swapdev.h"
+#include "mount/swapwatch.h"
 
 #define LABEL "  %-11s "
 
@@ -378,8 +379,40 @@ static void print_daemon(const struct status *status, FILE *out)
 	}
 }
 
+struct by_hand {
+	const struct status *status;
+	FILE *out;
+	unsigned count;
+};
+
+/* Whether the mount command attached the device. */
+static bool is_recorded(const struct status *status, const struct loopdev *loop)
+{
+	for (unsigned i = 0; i < status->state.device_count; i++) {
+		if (!strcmp(status->state.devices[i].device, loop->path))
+			return true;
+	}
+	return false;
+}
+
+static bool print_by_hand(void *ctx, const struct loopdev *loop, const struct swapdev *swap)
+{
+	const struct by_hand *by_hand = ctx;
+	const struct json *daemon = by_hand->status->daemon;
+
+	if (is_recorded(by_hand->status, loop))
+		return true;
+	fprintf(by_hand->out, LABEL "%s on %s, by hand", swap ? "swap" : "loop", loop->path,
+	    loop->file);
+	if (swap && json_type(json_find(daemon, "cache")) == JSON_OBJECT)
+		fputs(", NOT SAFE: the mount has a cache (see remram doctor)", by_hand->out);
+	putc('\n', by_hand->out);
+	return true;
+}
+
 void status_print(const struct status *status, FILE *out)
 {
+	struct by_hand by_hand = {.status = status, .out = out};
 	const struct runstate *state = &status->state;
 	unsigned i;
 
@@ -403,6 +436,7 @@ void status_print(const struct status *status, FILE *out)
 	}
 	for (i = 0; i < state->device_count; i++)
 		print_device(status, &state->devices[i], out);
+	swapwatch_each(state->dir, print_by_hand, &by_hand);
 }
 
 /* ---- as JSON ----------------------------------------------------------------------------------- */
@@ -437,8 +471,22 @@ static void write_device(const struct status *status, const struct runstate_devi
 	    on ? "true" : "false");
 }
 
+static bool write_by_hand(void *ctx, const struct loopdev *loop, const struct swapdev *swap)
+{
+	struct by_hand *by_hand = ctx;
+
+	if (is_recorded(by_hand->status, loop))
+		return true;
+	fputs(by_hand->count++ ? ",{" : "{", by_hand->out);
+	write_member(by_hand->out, "device", loop->path);
+	write_member(by_hand->out, "file", loop->file);
+	fprintf(by_hand->out, "\"swap\":%s}", swap ? "true" : "false");
+	return true;
+}
+
 void status_print_json(const struct status *status, FILE *out)
 {
+	struct by_hand by_hand = {.status = status, .out = out};
 	static const char *const healths[] = {"live", "silent", "dead", "gone"};
 	const struct runstate *state = &status->state;
 	unsigned i;
@@ -456,6 +504,8 @@ void status_print_json(const struct status *status, FILE *out)
 			putc(',', out);
 		write_device(status, &state->devices[i], out);
 	}
+	fputs("],\"by_hand\":[", out);
+	swapwatch_each(state->dir, write_by_hand, &by_hand);
 	fputs("],\"daemon\":", out);
 	json_write(out, status->daemon);
 	putc('}', out);

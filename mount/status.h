@@ -38,7 +38,7 @@ void status_fini(struct status *status);
 /* For people: several lines, the first of which is not indented. */
 void status_print(const struct status *status, FILE *out);
 /* One JSON object: mountpoint, source, pid, run_dir, state ("live", "silent", "dead", "gone"), trouble,
- * devices (an array), daemon (what the daemon said, or null). */
+ * devices (an array), by_hand (the loop devices that others made on its files), daemon (what the daemon said, or null). */
 void status_print_json(const struct status *status, FILE *out);
 
 /* Durations for people: "37 µs", "1.2 s", "3 h 12 min". buf: STATUS_TIME_MAX bytes; returns buf. */

@@ -124,6 +124,42 @@ START_TEST(others_changes_are_seen)
 }
 END_TEST
 
+/* A region of which all is pulled, and that another client cuts, while it is open here. */
+START_TEST(others_cuts_are_seen)
+{
+	struct handle *handle, *theirs;
+	struct mr_look look;
+
+	mr_setup(_i);
+	mr.conf.pull = PULL_ALL;
+	theirs = client_create(&mr.other, "r");
+	for (unsigned i = 0; i < 64; i++)
+		mr_put(theirs, i * MIB, mr.data + i % 4 * MIB, MIB);
+	client_close_handle(&mr.other, theirs);
+	mr_begin();
+	handle = mr_open(&mr.top, "r", POOL_READ);
+	for (unsigned i = 15; i > 9; i--) {
+		theirs = mr_open(&mr.other, "r", POOL_READ | POOL_WRITE);
+		ck_assert_int_eq(set_size(&mr.other, NULL, theirs, i * 4 * MIB + 100), 0);
+		client_close_handle(&mr.other, theirs);
+		if (mr.is_peer)
+			for (unsigned tries = 0; tries < MR_WAIT_TRIES; tries++) {
+				look = mr_look("r");
+				if (look.region.cache.size == i * 4 * MIB + 100)
+					break;
+				mr_reads(handle, 0, mr.data, 4096);
+				usleep(100);
+			}
+		ck_assert_uint_eq(mr_attr_of(&mr.top, "r").size, i * 4 * MIB + 100);
+		mr_reads(handle, i * 4 * MIB - 4096, mr.data + 4 * MIB - 4096, 4096);
+		mr_reads(handle, i * 4 * MIB, mr.data, 100);
+	}
+	client_close_handle(&mr.top, handle);
+	mr_end(false);
+	mr_teardown();
+}
+END_TEST
+
 START_TEST(sizes)
 {
 	static const uint8_t zeros[MIB];
@@ -277,7 +313,8 @@ END_TEST
 static Suite *suite(void)
 {
 	const TTest *const tests[] = {what_is_flushed_has_arrived,
-	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, sizes, names, xattrs};
+	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, others_cuts_are_seen, sizes,
+	    names, xattrs};
 	Suite *s = suite_create("managed");
 	TCase *tc = tcase_create("promises");
 

@@ -118,6 +118,71 @@ drop_cache "$M/wide"
 fileop --read "$M/wide" verify 0 96M 4
 umount_dir "$M"
 
+# What is said to be at the donor is looked at through a mount that has no copy, and has not read it before.
+there() {
+	mount_pool $pool "$T/there" -o ro
+	fileop --read "$T/there/stable" "$@"
+	umount_dir "$T/there"
+}
+
+for pool in ram disk; do
+	step "$pool: O_SYNC and msync: the donor has it when they return, long before it is pushed"
+	mount_pool $pool "$M" -o cache=memory,push_interval=1h,max_dirty_age=2h
+	fileop --create "$M/stable" truncate 1M , fsync
+	talk plain "$TOOLS/fileop" "$M/stable" -
+	tell plain write 512K 64K 1
+	is "bytes that are dirty" "$(value "$M/stable" dirty_bytes)" 65536
+	there zeros 512K 64K
+	talk sync "$TOOLS/fileop" --sync "$M/stable" -
+	tell sync write 0 64K 2
+	there verify 0 64K 2
+	tell plain map 0 1M shared rw
+	tell plain map-write 128K 64K 3
+	tell plain map-sync
+	there verify 0 64K 2 , verify 128K 64K 3
+	is "bytes that are dirty" "$(value "$M/stable" dirty_bytes)" 0
+
+	# It is noted to 67 ms.
+	step "$pool: the age of what is dirty"
+	is "age" "$(value "$M/stable" oldest_dirty_ms)" 0
+	start=$(now_ms)
+	tell plain write 256K 4K 4
+	sleep 0.3
+	first=$(value "$M/stable" oldest_dirty_ms)
+	at_least "age" "$first" 230
+	at_most "age" "$first" $(($(since_ms "$start") + 70))
+	tell plain write 640K 4K 5
+	sleep 0.2
+	at_least "age of the oldest" "$(value "$M/stable" oldest_dirty_ms)" $((first + 130))
+	at_most "age of the oldest" "$(value "$M/stable" oldest_dirty_ms)" $(($(since_ms "$start") + 70))
+	tell plain fsync
+	is "age" "$(value "$M/stable" oldest_dirty_ms)" 0
+	hang_up plain
+	hang_up sync
+	umount_dir "$M"
+
+	step "$pool: the donor is full: each open file hears of it at its next fsync, once"
+	mount_pool $pool "$D"
+	fileop --create "$D/filler" fallocate reserve 0 "$(($(free_bytes "$D") - 4194304))"
+	mount_pool $pool "$M" -o cache=memory,push_interval=1h,max_dirty_age=2h
+	run truncate -s 16M "$M/full"
+	talk one "$TOOLS/fileop" "$M/full" -
+	talk two "$TOOLS/fileop" "$M/full" -
+	tell one write 0 8M 6
+	tell one expect ENOSPC fsync
+	run rm "$D/filler"
+	eventually 10 "room" "$TOOLS/fileop" "$M/full" fsync
+	tell one fsync
+	tell two expect ENOSPC fsync
+	tell two fsync
+	fileop --read "$D/full" verify 0 8M 6
+	hang_up one
+	hang_up two
+	umount_dir "$M"
+	run rm "$D/full" "$D/stable"
+	umount_dir "$D"
+done
+
 step "the donor is away: umount says what would be lost"
 mount_pool ram "$M" -o cache=memory,push_interval=1h,max_dirty_age=2h
 talk writer "$TOOLS/fileop" --create "$M/away" -

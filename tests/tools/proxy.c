@@ -8,17 +8,20 @@
  * "error:", through --control (a Unix socket; `ask SOCKET COMMAND…` is a client) or --stdin:
  *
  *   delay MS             one-way delay of data from now on, a decimal fraction allowed
+ *   delay-one N MS       so much more for the N-th oldest connection: it lags behind the others
  *   bandwidth BYTES      per second, each direction, all connections together; 0: unlimited
  *   stall                stop reading and forwarding: both sides meet TCP's back-pressure
  *   blackhole            go on reading up to --buffer bytes, but forward nothing; a new connection is
  *                        accepted and goes nowhere
- *   resume               end stall or blackhole; everything held back is delivered
+ *   stall-one N          the same for the N-th oldest connection alone
+ *   resume               end stalls and blackhole; everything held back is delivered
  *   cut                  reset (RST) every connection; what was in flight is lost
  *   cut-one N            reset the N-th oldest connection
  *   cut-after BYTES      forward that many more bytes, both directions together, then cut (once)
  *   refuse, accept       close the listening socket (connects get ECONNREFUSED); open it again
  *   most N               listen only while there are fewer than N connections; 0: without a limit
  *   stats                counters as key=value
+ *   stats-one N          those of the N-th oldest connection
  *   quit
  *
  * States of a connection:
@@ -27,7 +30,7 @@
  *   OPEN        bytes move; each direction ends by itself (end of file is delayed like data)
  *   dead        both sockets closed; freed at the end of the round, since events may still name it
  *
- * Invariants: the bytes under way and when they are due are in flow.h.  Only flow_send moves bytes out,
+ * Invariants: the bytes under way and when they are due are in flow.h.  Only conn_send moves bytes out,
  * and it stops exactly at cut_left.  A byte keeps the due time it was read with, even if the delay is
  * lowered since, so order holds.
  *
@@ -90,6 +93,9 @@ struct conn {
 	enum conn_state state;
 	struct end ends[2];
 	struct flow flows[2];
+	uint64_t lag_ns; /* one way, beside the delay of all */
+	bool stalled; /* alone; px.stalled is all of them */
+	uint64_t forwarded[2];
 };
 
 struct ctl {
@@ -167,7 +173,7 @@ static void source_close(struct source *source)
 /* ---- the link ---- */
 
 /* When `len` bytes read now in direction dir arrive at the far end of the link. */
-static uint64_t link_due_ns(unsigned dir, size_t len, uint64_t now_ns)
+static uint64_t link_due_ns(const struct conn *conn, unsigned dir, size_t len, uint64_t now_ns)
 {
 	uint64_t sent_ns = now_ns;
 
@@ -177,7 +183,7 @@ static uint64_t link_due_ns(unsigned dir, size_t len, uint64_t now_ns)
 		px.link_free_ns[dir] += (uint64_t)((double)len * 1e9 / (double)px.bandwidth);
 		sent_ns = px.link_free_ns[dir];
 	}
-	return sent_ns + px.delay_ns;
+	return sent_ns + px.delay_ns + conn->lag_ns;
 }
 
 static bool link_full(unsigned dir, uint64_t now_ns)
@@ -185,39 +191,51 @@ static bool link_full(unsigned dir, uint64_t now_ns)
 	return px.bandwidth && px.link_free_ns[dir] > now_ns + PACED_QUEUE_NS;
 }
 
-static bool flow_wants_read(const struct flow *flow, unsigned dir, uint64_t now_ns)
+static bool is_stalled(const struct conn *conn)
 {
-	return !flow->eof && !flow->full && !px.stalled &&
+	return px.stalled || conn->stalled;
+}
+
+static bool wants_read(const struct conn *conn, unsigned dir, uint64_t now_ns)
+{
+	const struct flow *flow = &conn->flows[dir];
+
+	return !flow->eof && !flow->full && !is_stalled(conn) &&
 	       flow->in_pos - flow->out_pos < px.buffer_bytes && !link_full(dir, now_ns);
 }
 
 /* Reads what there is, within limits. False: the connection is broken. */
-static bool flow_receive(struct flow *flow, unsigned dir, int fd)
+static bool conn_receive(struct conn *conn, unsigned dir)
 {
+	struct flow *flow = &conn->flows[dir];
+	int fd = conn->ends[dir].source.fd;
 	size_t total = 0, most = px.bandwidth ? PACED_READ_MAX : READ_MAX;
 	uint64_t now_ns = tool_now_ns();
 
-	while (total < most && flow_wants_read(flow, dir, now_ns)) {
+	while (total < most && wants_read(conn, dir, now_ns)) {
 		ssize_t got = flow_take(flow, fd, most - total);
 
 		if (got < 0)
 			return errno == EAGAIN || errno == EINTR;
 		now_ns = tool_now_ns();
 		if (got == 0) {
-			flow_put_eof(flow, link_due_ns(dir, 0, now_ns));
+			flow_put_eof(flow, link_due_ns(conn, dir, 0, now_ns));
 			return true;
 		}
-		flow_put(flow, (size_t)got, link_due_ns(dir, (size_t)got, now_ns));
+		flow_put(flow, (size_t)got, link_due_ns(conn, dir, (size_t)got, now_ns));
 		total += (size_t)got;
 	}
 	return true;
 }
 
 /* Sends what is ripe, and the end of file after it. False: the connection is broken. */
-static bool flow_send(struct flow *flow, unsigned dir, int fd, uint64_t now_ns)
+static bool conn_send(struct conn *conn, unsigned dir, uint64_t now_ns)
 {
+	struct flow *flow = &conn->flows[dir];
+	int fd = conn->ends[1 - dir].source.fd;
+
 	flow->blocked = false;
-	if (px.stalled || px.blackhole)
+	if (is_stalled(conn) || px.blackhole)
 		return true;
 	flow_ripen(flow, now_ns);
 	while (flow_has_ripe(flow) && px.cut_left > 0) {
@@ -228,6 +246,7 @@ static bool flow_send(struct flow *flow, unsigned dir, int fd, uint64_t now_ns)
 			return flow->blocked;
 		}
 		px.forwarded[dir] += (uint64_t)put;
+		conn->forwarded[dir] += (uint64_t)put;
 		if (px.cut_left != UINT64_MAX)
 			px.cut_left -= (uint64_t)put;
 	}
@@ -274,21 +293,23 @@ static unsigned conns_count(void)
 	return count;
 }
 
-/* The list begins with the newest. False: there are not so many. */
-static bool conns_cut_one(uint64_t nth)
+/* The N-th oldest, or NULL: there are not so many. The list begins with the newest. */
+static struct conn *conns_nth(uint64_t nth)
 {
 	uint64_t left = conns_count();
 
-	if (nth < 1 || nth > left)
-		return false;
 	for (struct conn *conn = px.conns; conn; conn = conn->next) {
-		if (conn->state == CONN_DEAD || left-- != nth)
-			continue;
-		px.cut++;
-		conn_close(conn, true);
-		break;
+		if (conn->state != CONN_DEAD && left-- == nth)
+			return conn;
 	}
-	return true;
+	return NULL;
+}
+
+static void conns_resume(void)
+{
+	px.stalled = px.blackhole = false;
+	for (struct conn *conn = px.conns; conn; conn = conn->next)
+		conn->stalled = false;
 }
 
 static void conns_sweep(void)
@@ -374,7 +395,7 @@ static void conn_pump(struct conn *conn, uint64_t now_ns)
 	if (conn->state != CONN_OPEN)
 		return;
 	for (unsigned dir = 0; dir < 2; dir++) {
-		if (!flow_send(&conn->flows[dir], dir, conn->ends[1 - dir].source.fd, now_ns)) {
+		if (!conn_send(conn, dir, now_ns)) {
 			conn_close(conn, true);
 			return;
 		}
@@ -384,7 +405,7 @@ static void conn_pump(struct conn *conn, uint64_t now_ns)
 		return;
 	}
 	for (unsigned dir = 0; dir < 2; dir++) {
-		if (flow_wants_read(&conn->flows[dir], dir, now_ns))
+		if (wants_read(conn, dir, now_ns))
 			want[dir] |= EPOLLIN;
 		if (conn->flows[dir].blocked)
 			want[1 - dir] |= EPOLLOUT;
@@ -410,8 +431,7 @@ static void end_ready(struct end *end, uint32_t events)
 			conn->state = CONN_OPEN;
 		return;
 	}
-	if ((events & EPOLLERR) || ((events & (EPOLLIN | EPOLLHUP)) &&
-				       !flow_receive(&conn->flows[dir], dir, end->source.fd)))
+	if ((events & EPOLLERR) || ((events & (EPOLLIN | EPOLLHUP)) && !conn_receive(conn, dir)))
 		conn_close(conn, true);
 }
 
@@ -424,7 +444,7 @@ static uint64_t next_due_ns(uint64_t now_ns)
 	if (px.stalled || px.blackhole)
 		return next;
 	for (struct conn *conn = px.conns; conn; conn = conn->next) {
-		for (unsigned dir = 0; dir < 2; dir++) {
+		for (unsigned dir = 0; dir < 2 && !conn->stalled; dir++) {
 			uint64_t due = flow_due_ns(&conn->flows[dir]);
 
 			if (due < next)
@@ -515,43 +535,95 @@ static void command_stats(char *answer, size_t room)
 	    px.listen.fd >= 0);
 }
 
-static bool command_delay(const char *arg)
+static bool parse_ms(const char *arg, uint64_t *ret_ns)
 {
 	char *end;
 	double ms = strtod(arg, &end);
 
 	if (end == arg || *end != '\0' || !(ms >= 0 && ms <= 3600e3))
 		return false;
-	px.delay_ns = (uint64_t)(ms * 1e6);
+	*ret_ns = (uint64_t)(ms * 1e6);
 	return true;
+}
+
+/* Commands for one connection; value is NULL but for delay-one. False: it makes no sense. */
+static bool command_one(
+    const char *verb, const char *arg, const char *value, char *answer, size_t room)
+{
+	uint64_t nth = 0;
+	struct conn *conn = tool_parse(arg, &nth) ? conns_nth(nth) : NULL;
+
+	if (!conn)
+		return false;
+	if (!strcmp(verb, "delay-one"))
+		return parse_ms(value, &conn->lag_ns);
+	if (!strcmp(verb, "stall-one")) {
+		conn->stalled = true;
+	} else if (!strcmp(verb, "stats-one")) {
+		snprintf(answer, room,
+		    "ok up_bytes=%" PRIu64 " down_bytes=%" PRIu64 " lag_ms=%.3f stalled=%d",
+		    conn->forwarded[0], conn->forwarded[1], (double)conn->lag_ns / 1e6,
+		    conn->stalled);
+	} else {
+		px.cut++;
+		conn_close(conn, true);
+	}
+	return true;
+}
+
+/* How many numbers each command takes. */
+static const struct command {
+	const char *verb;
+	int args;
+} commands[] = {
+    {"delay", 1},
+    {"delay-one", 2},
+    {"bandwidth", 1},
+    {"stall", 0},
+    {"stall-one", 1},
+    {"blackhole", 0},
+    {"resume", 0},
+    {"cut", 0},
+    {"cut-one", 1},
+    {"cut-after", 1},
+    {"refuse", 0},
+    {"accept", 0},
+    {"most", 1},
+    {"stats", 0},
+    {"stats-one", 1},
+    {"quit", 0},
+};
+
+static const struct command *command_find(const char *verb)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (!strcmp(verb, commands[i].verb))
+			return &commands[i];
+	}
+	return NULL;
 }
 
 /* Runs one command; *answer gets the reply without a line end. */
 static void command_run(char *line, char *answer, size_t room)
 {
 	char *save = NULL, *verb = strtok_r(line, " \t\r", &save),
-	     *arg = strtok_r(NULL, " \t\r", &save);
-	bool needs_arg, good = true;
-	uint64_t nth = 0;
+	     *arg = strtok_r(NULL, " \t\r", &save), *value = strtok_r(NULL, " \t\r", &save);
+	const struct command *command = command_find(verb ? verb : "");
+	bool good = true;
 	int error = 0;
 
-	verb = verb ? verb : "";
-	needs_arg = !strcmp(verb, "delay") || !strcmp(verb, "bandwidth") ||
-		    !strcmp(verb, "cut-after") || !strcmp(verb, "cut-one") || !strcmp(verb, "most");
-	if (needs_arg != (arg != NULL)) {
-		snprintf(answer, room, "error: %s: %s", verb,
-		    needs_arg ? "needs a number" : "unknown command");
+	if (!command || (arg != NULL) + (value != NULL) != command->args) {
+		snprintf(answer, room, "error: %s: %s", verb ? verb : "",
+		    command ? "not its number of arguments" : "unknown command");
 		return;
 	}
 	snprintf(answer, room, "ok");
 	if (!strcmp(verb, "delay"))
-		good = command_delay(arg);
+		good = parse_ms(arg, &px.delay_ns);
 	else if (!strcmp(verb, "bandwidth"))
 		good = tool_parse(arg, &px.bandwidth);
 	else if (!strcmp(verb, "cut-after"))
 		good = tool_parse(arg, &px.cut_left);
-	else if (!strcmp(verb, "cut-one"))
-		good = tool_parse(arg, &nth) && conns_cut_one(nth);
 	else if (!strcmp(verb, "most"))
 		good = tool_parse(arg, &px.most);
 	else if (!strcmp(verb, "stall"))
@@ -559,7 +631,7 @@ static void command_run(char *line, char *answer, size_t room)
 	else if (!strcmp(verb, "blackhole"))
 		px.blackhole = true;
 	else if (!strcmp(verb, "resume"))
-		px.stalled = px.blackhole = false;
+		conns_resume();
 	else if (!strcmp(verb, "cut"))
 		conns_cut();
 	else if (!strcmp(verb, "refuse"))
@@ -571,7 +643,7 @@ static void command_run(char *line, char *answer, size_t room)
 	else if (!strcmp(verb, "quit"))
 		px.quit = true;
 	else
-		snprintf(answer, room, "error: %s: unknown command", verb);
+		good = command_one(verb, arg, value, answer, room);
 	if (good)
 		error = listen_adapt();
 	if (!good)
@@ -742,8 +814,9 @@ static void usage(FILE *out)
 	fputs(
 	    "usage: proxy --listen ADDR:PORT --target ADDR:PORT [--delay MS] [--bandwidth BYTES]\n"
 	    "             [--buffer BYTES] [--control SOCKET] [--stdin] [--ready-fd N]\n"
-	    "commands: delay MS, bandwidth BYTES, stall, blackhole, resume, cut, cut-one N,\n"
-	    "          cut-after BYTES, refuse, accept, most N, stats, quit\n"
+	    "commands: delay MS, delay-one N MS, bandwidth BYTES, stall, stall-one N, blackhole,\n"
+	    "          resume, cut, cut-one N, cut-after BYTES, refuse, accept, most N, stats,\n"
+	    "          stats-one N, quit\n"
 	    "--ready-fd: the port, one line, once connections are accepted\n",
 	    out);
 }
@@ -780,7 +853,7 @@ int main(int argc, char **argv)
 			has_target = true;
 			break;
 		case 'd':
-			good = command_delay(optarg);
+			good = parse_ms(optarg, &px.delay_ns);
 			break;
 		case 'w':
 			good = tool_parse(optarg, &px.bandwidth);

@@ -116,6 +116,11 @@ forwarded() {
 	echo $(($(value up_bytes) + $(value down_bytes)))
 }
 
+connections_are() {
+	"$TOOLS/ask" "$DIR/control" stats >"$DIR/out"
+	[[ $(value connections) -eq $1 ]]
+}
+
 # held_back MODE: nothing passes until resume, and then everything, in order.  The delay sees to it that
 # bytes are under way when it begins.
 held_back() {
@@ -132,6 +137,38 @@ held_back() {
 	check "$1: nobody is told" process_alive "$probe"
 	tell resume
 	check "$1: resume delivers everything" wait "$probe"
+}
+
+# one_of_two: what is done to one of two connections leaves the other as it is.
+one_of_two() {
+	local first second before
+	tell delay 20
+	"$TOOLS/netprobe" ping "$PROXY" 50 >"$DIR/first" &
+	first=$!
+	wait_until 5 connections_are 1
+	tell delay-one 1 25
+	tell delay 0
+	"$TOOLS/netprobe" bulk "$PROXY" 50M >"$DIR/second" &
+	second=$!
+	wait_until 5 connections_are 2
+	check "the other is through first" wait "$second"
+	check "while the one lags" process_alive "$first"
+	"$TOOLS/ask" "$DIR/control" stats-one 1 >"$DIR/out"
+	check "it is the one that lags" test "$(value lag_ms)" = 25.000
+	tell stall-one 1
+	"$TOOLS/ask" "$DIR/control" stats-one 1 >"$DIR/out"
+	check "it is stalled" test "$(value stalled)" = 1
+	before=$(value up_bytes)
+	check "bytes have passed it" test "$before" -gt 0
+	check_code "the other is not" 0 "$TOOLS/netprobe" bulk "$PROXY" 5M
+	"$TOOLS/ask" "$DIR/control" stats-one 1 >"$DIR/out"
+	check "nothing passes the stalled one" test "$(value up_bytes)" = "$before"
+	tell resume
+	tell delay-one 1 0
+	check "it goes on after" wait "$first"
+	cp "$DIR/first" "$DIR/out"
+	check "it did lag" between 50000 "$(value max_us)" 1e9
+	wait_until 5 connections_are 0
 }
 
 test_netprobe() {
@@ -189,7 +226,9 @@ test_proxy() {
 	check "cut-one resets the oldest" grep -qx end=reset "$DIR/bulk"
 	check "and no other" wait "$other"
 	tell most 0
+	one_of_two
 	check_code "no such connection" 1 "$TOOLS/ask" "$DIR/control" cut-one 1
+	check_code "a number too few" 1 "$TOOLS/ask" "$DIR/control" delay-one 1
 	check_code "an unknown command" 1 "$TOOLS/ask" "$DIR/control" frobnicate
 	check_code "a number that makes no sense" 1 "$TOOLS/ask" "$DIR/control" delay -1
 }
