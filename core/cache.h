@@ -269,5 +269,8 @@ void cache_stored(struct cache *cache, const struct cache_chunk *chunks, unsigne
 /* Before the first handle and cache_attach: the local store has this chunk's resident blocks.  Blocks
  * beyond the region's size are ignored. */
 void cache_load(struct cache *cache, const struct cache_chunk *chunk);
+/* Then: the index has a row of a chunk of which a part is beyond the region's end, where the owner has made the local
+ * store zeros: the row is stored again. */
+void cache_load_cut(struct cache *cache, uint64_t chunk);
 
 #endif

@@ -183,6 +183,16 @@ void resize_interrupt(struct cache_op *op)
 	resize_end(op, -EINTR);
 }
 
+void cache_load_cut(struct cache *cache, uint64_t chunk)
+{
+	uint64_t span = cache->span;
+
+	if (state_grow(cache, (chunk + 1) * CHUNK_BLOCKS, false))
+		return; /* it is found again, and cut again, by the next life */
+	cache->span = span;
+	state_changed(cache, (uint32_t)chunk);
+}
+
 /* ---- EXTENTS ---- */
 
 /* Adds [off, off+len) to the answer; false: there is no room. */

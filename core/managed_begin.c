@@ -202,19 +202,43 @@ static void lengthen(struct managed_entry *entry, uint64_t size)
 	pool_submit(entry->managed->conf.lower, &entry->req);
 }
 
+static void trimmed(struct store_req *req, int err)
+{
+	struct managed_entry *entry =
+	    (struct managed_entry *)((char *)req - offsetof(struct managed_entry, trim));
+	uint64_t size = size_now(entry);
+
+	if (err)
+		fail_begin(entry, err);
+	else if (size > entry->attr.size && entry->fresh->writes)
+		lengthen(entry, size);
+	else
+		have_store(entry);
+}
+
+/* A crash may have come between the index's cut and that of the data: when the region grows again, what is beyond its
+ * end must be zeros. */
 static void store_opened(struct work *work)
 {
 	struct managed_entry *entry = entry_of_work(work);
-	uint64_t size = size_now(entry);
+	uint64_t size = index_trim(&entry->load, entry->attr.size);
 
 	if (entry->rc) {
 		entry->local = NULL;
 		fail_begin(entry, entry->rc);
-	} else if (size > entry->attr.size && entry->fresh->writes) {
-		lengthen(entry, size);
-	} else {
-		have_store(entry);
+		return;
 	}
+	if (size >= entry->local->size) {
+		have_store(entry); /* which says so */
+		return;
+	}
+	entry->trim = (struct store_req){
+	    .op = STORE_ZERO,
+	    .off = size,
+	    .len = entry->local->size - size,
+	    .done = trimmed,
+	};
+	store_submit(entry->local, &entry->trim);
 }
 
 static void open_store(struct managed_entry *entry)

@@ -18,6 +18,8 @@ static unsigned take(void *ctx, struct index_chunk *chunks, unsigned max)
 	struct cache_chunk some[64];
 	unsigned n = 0, got, want;
 
+	if (entry->cache)
+		index_describe(entry); /* the size goes with the rows */
 	do {
 		want = max - n < 64 ? max - n : 64;
 		got = entry->cache ? cache_take_changed(entry->cache, some, want) : 0;
@@ -185,8 +187,16 @@ void index_begin(struct managed_entry *entry)
 
 uint64_t index_size(struct index_load *load, uint64_t size)
 {
-	uint64_t end = size;
+	uint64_t end = size, blocks = (load->region.size + STORE_BLOCK - 1) / STORE_BLOCK;
 
+	for (size_t i = 0; i < load->count; i++) {
+		struct index_chunk *chunk = &load->chunks[i];
+		uint64_t first = chunk->idx * CACHE_CHUNK_BLOCKS;
+
+		if (blocks < first + CACHE_CHUNK_BLOCKS)
+			chunk->resident &= blocks > first ? ~(~(uint64_t)0 << (blocks - first)) : 0;
+		chunk->dirty &= chunk->resident;
+	}
 	for (size_t i = 0; load->region.size > size && i < load->count; i++) {
 		struct index_chunk *chunk = &load->chunks[i];
 		uint64_t first = chunk->idx * CACHE_CHUNK_BLOCKS, from = size / STORE_BLOCK, last;
@@ -205,12 +215,23 @@ uint64_t index_size(struct index_load *load, uint64_t size)
 	return end;
 }
 
+uint64_t index_trim(struct index_load *load, uint64_t size)
+{
+	uint64_t end = index_size(load, size);
+
+	return end < load->region.size ? end : load->region.size;
+}
+
 void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks, size_t count)
 {
+	uint64_t trim = index_trim(&entry->load, entry->attr.size);
+
 	for (size_t i = 0; i < count; i++) {
 		struct cache_chunk chunk = {chunks[i].idx, chunks[i].resident, chunks[i].dirty};
 
 		cache_load(entry->cache, &chunk);
+		if ((chunk.idx + 1) * CACHE_CHUNK > trim)
+			cache_load_cut(entry->cache, chunk.idx);
 	}
 }
 

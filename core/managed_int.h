@@ -98,6 +98,7 @@ struct managed_entry {
 	struct pool_req resize_req;
 	struct cache_call *resize_call;
 	struct cache_call call;
+	struct store_req trim; /* of the local store, when it was opened */
 	struct work work;
 	int rc;
 
@@ -229,8 +230,10 @@ void entry_end(struct managed_entry *entry, enum managed_end end);
 void index_begin(struct managed_entry *entry); /* before cache_create; entry->indexed is there */
 /* How long a loaded region is that has `size` bytes at the lower pool: what was written here and not pushed may lie
  * beyond that end.  So may what is clean, if a crash came between a cut there and its commit: then there was no cut, and
- * these blocks are called dirty. */
+ * these blocks are called dirty.  Rows beyond the end that the index has are of before a cut: they are emptied. */
 uint64_t index_size(struct index_load *load, uint64_t size);
+/* From where on the data file may have bytes of before a cut, which must become zeros. */
+uint64_t index_trim(struct index_load *load, uint64_t size);
 void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks, size_t count);
 void index_end(struct managed_entry *entry); /* nothing is committed any more */
 void index_describe(struct managed_entry *entry);

@@ -159,11 +159,24 @@ static void on_changed_there(bool flush)
 
 /* ---- the index ---- */
 
+static void describe(void)
+{
+	struct index_region region = {
+	    .id = REGION_ID,
+	    .size = life.shrinks ? life.new_size : cache_size(life.cache),
+	    .durability = -1,
+	    .name = "region",
+	};
+
+	indexed_describe(life.ir.indexed, &region);
+}
+
 static unsigned on_take(void *ctx, struct index_chunk *chunks, unsigned max)
 {
 	struct cache_chunk some[4]; /* few: takes are in several parts, too */
 	unsigned n = 0, got, want;
 
+	describe(); /* the size goes with the rows */
 	do {
 		want = max - n < 4 ? max - n : 4;
 		got = cache_take_changed(life.cache, some, want);
@@ -199,18 +212,6 @@ static void on_stored(void *ctx, const struct index_chunk *chunks, unsigned coun
 
 static const struct indexed_ops index_ops = {
     .take = on_take, .state = on_state, .give_back = on_give_back, .stored = on_stored};
-
-static void describe(void)
-{
-	struct index_region region = {
-	    .id = REGION_ID,
-	    .size = life.shrinks ? life.new_size : cache_size(life.cache),
-	    .durability = -1,
-	    .name = "region",
-	};
-
-	indexed_describe(life.ir.indexed, &region);
-}
 
 static void cache_committed(struct index_call *call, int err)
 {
@@ -288,6 +289,16 @@ static void on_remote_resize(void *ctx, uint64_t size, struct cache_call *call)
 
 /* ---- opening and closing ---- */
 
+static uint64_t size_now(void)
+{
+	return index_size(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR);
+}
+
+static uint64_t trim_from(void)
+{
+	return index_trim(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR);
+}
+
 /* On the loop. */
 static void make_cache(void *ctx)
 {
@@ -295,14 +306,16 @@ static void make_cache(void *ctx)
 	struct cache_group_conf group = {.loop = loop, .size = 2 * MIB, .max_dirty = MIB};
 	struct cache_conf conf = {
 	    .local = life.ir.store,
-	    .size = index_size(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR),
+	    .size = size_now(),
 	    .size_max = SIZE,
 	    .remote_resize = on_remote_resize,
 	    .commit = on_commit,
 	    .changed = on_changed,
 	};
+	uint64_t trim;
 	struct err err;
 
+	trim = trim_from();
 	/* As core/managed_begin.c: it becomes as long there. */
 	world->donor.size = (uint32_t)(conf.size / FORGETFUL_SECTOR);
 	life.commit_timer.expired = commit_time;
@@ -322,6 +335,8 @@ static void make_cache(void *ctx)
 
 		cache_load(
 		    life.cache, &(struct cache_chunk){chunk->idx, chunk->resident, chunk->dirty});
+		if ((chunk->idx + 1) * CACHE_CHUNK > trim)
+			cache_load_cut(life.cache, chunk->idx);
 	}
 	cache_attach(life.cache, &life.donor.store);
 	ck_assert_int_eq(
@@ -334,6 +349,11 @@ static void life_open(void)
 	index_rig_load_ok(
 	    &life.ir, REGION_ID, "region", world->donor.size * (uint64_t)FORGETFUL_SECTOR);
 	ck_assert_str_eq(life.ir.load.aside, "");
+	/* As core/managed_begin.c. */
+	if (trim_from() < SIZE)
+		ck_assert_int_eq(rig_op(life.ir.rig.loops[0], life.ir.store, STORE_ZERO,
+				     trim_from(), SIZE - trim_from(), 0),
+		    0);
 	rig_call(life.ir.rig.loops[0], make_cache, NULL);
 }
 
@@ -720,8 +740,8 @@ static void check_seen(const uint32_t *seen, const uint32_t *donor, const char *
 		/* Which zeros the donor's are nobody knows. */
 		int now = when(s, seen[s], true), there = donor[s] ? when(s, donor[s], false) : -1;
 
-		rig_check(now >= 0, "%s: sector %u reads %u; promised %u", what, s, seen[s],
-		    world->promised[s]);
+		rig_check(now >= 0, "%s: sector %u reads %u; promised %u, the donor had %u", what,
+		    s, seen[s], world->promised[s], donor[s]);
 		rig_check(now >= there, "%s: sector %u reads %u, the donor had %u, which is newer",
 		    what, s, seen[s], donor[s]);
 	}
