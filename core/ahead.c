@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Reading ahead: the pool, which passes everything on, and wraps the handles that hold a lease.
+ * Reading ahead: the pool, which passes everything on, and wraps the handles that hold a lease, also those that
+ * only write: what they change must not be answered from memory.
  *
  * A wrapped handle's data requests are ahead_read.c's.  Its CLOSE waits for the segments that are being read
  * through it; if the donor is away, they end early.
@@ -11,6 +12,7 @@
  */
 #include "core/ahead_int.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -19,6 +21,7 @@ struct asking {
 	struct asking *next;
 	struct ahead *ahead;
 	struct pool_req *outer;
+	struct ahead_handle *ah; /* OPEN, CREATE: for the handle that will be wrapped, or NULL */
 	struct pool_req req;
 };
 
@@ -38,18 +41,15 @@ static void forget_region(struct ahead *ahead, uint64_t region)
 	ahead_forget(ahead, region, 0, UINT64_MAX);
 }
 
-/* The handle that reads ahead; the same if it can't: it holds no lease, or there is no memory. */
-static struct handle *wrap(struct ahead *ahead, struct handle *lower)
+/* Every one that may write without others beside it. */
+static bool is_wrapped(unsigned flags)
 {
-	unsigned needed = POOL_READ | POOL_WRITE;
-	struct ahead_handle *ah;
+	return (flags & (POOL_WRITE | POOL_SHARED)) == POOL_WRITE;
+}
 
-	if ((lower->flags & (needed | POOL_SHARED)) != needed || lower->store.align > 1 ||
-	    lower->store.max_len < AHEAD_SEGMENT)
-		return lower;
-	ah = calloc(1, sizeof(*ah));
-	if (!ah)
-		return lower;
+static struct handle *wrap(struct ahead *ahead, struct ahead_handle *ah, struct handle *lower)
+{
+	assert(lower->store.align == 1 && lower->store.max_len >= AHEAD_SEGMENT);
 	store_init(&ah->handle.store, &ahead_store_ops, lower->store.size);
 	ah->handle.store.max_len = lower->store.max_len;
 	ah->handle.store.stats =
@@ -60,7 +60,17 @@ static struct handle *wrap(struct ahead *ahead, struct handle *lower)
 	ah->handle.flags = lower->flags;
 	ah->lower = lower;
 	ah->ahead = ahead;
+	ah->next = ahead->handles;
+	ahead->handles = ah;
 	return &ah->handle;
+}
+
+void ahead_lost(struct ahead *ahead, uint64_t region)
+{
+	for (struct ahead_handle *ah = ahead->handles; ah; ah = ah->next)
+		if (ah->handle.region_id == region)
+			ah->lost = true;
+	forget_region(ahead, region);
 }
 
 /* ---- requests ---- */
@@ -71,6 +81,7 @@ static void asked(struct pool_req *req, int err)
 	struct ahead *ahead = asking->ahead;
 	struct pool_req *outer = asking->outer;
 	pool_done_fn *done = outer->done;
+	struct ahead_handle *ah = asking->ah;
 	struct handle *handle = outer->handle;
 	struct asking **link = &ahead->asking;
 
@@ -83,8 +94,10 @@ static void asked(struct pool_req *req, int err)
 	free(asking);
 	if (outer->op == POOL_SETATTR)
 		forget_region(ahead, outer->id);
-	else if (err == 0 && outer->ret_handle)
-		outer->ret_handle = wrap(ahead, outer->ret_handle);
+	if (ah && err == 0 && outer->ret_handle && is_wrapped(outer->ret_handle->flags))
+		outer->ret_handle = wrap(ahead, ah, outer->ret_handle);
+	else
+		free(ah);
 	pool_complete(outer, err);
 }
 
@@ -92,7 +105,11 @@ static void ask(struct ahead *ahead, struct pool_req *outer)
 {
 	struct asking *asking = calloc(1, sizeof(*asking));
 
-	if (!asking) {
+	/* Before the donor is asked, so that no handle that writes is without. */
+	if (asking && outer->op != POOL_SETATTR)
+		asking->ah = calloc(1, sizeof(*asking->ah));
+	if (!asking || (outer->op != POOL_SETATTR && !asking->ah)) {
+		free(asking);
 		pool_complete(outer, -ENOMEM);
 		return;
 	}
@@ -100,6 +117,7 @@ static void ask(struct ahead *ahead, struct pool_req *outer)
 	asking->outer = outer;
 	asking->req = *outer;
 	asking->req.handle = unwrap(outer->handle);
+	asking->req.ret_handle = NULL;
 	asking->req.done = asked;
 	asking->next = ahead->asking;
 	ahead->asking = asking;
@@ -110,7 +128,11 @@ void ahead_left(struct ahead_handle *ah)
 {
 	struct ahead *ahead = ah->ahead;
 	struct pool_req *req = ah->closing;
+	struct ahead_handle **link = &ahead->handles;
 
+	while (*link != ah)
+		link = &(*link)->next;
+	*link = ah->next;
 	req->handle = ah->lower;
 	ah->lower->store.stats = ah->handle.store.stats;
 	forget_region(ahead, ah->handle.region_id);

@@ -26,6 +26,7 @@ struct segment {
 	uint64_t region, off; /* AHEAD_SEGMENT bytes from off */
 	uint64_t ready_ns;
 	bool used;
+	unsigned ended; /* how often its READ has ended */
 	uint8_t *buf;
 	struct store_req req;
 	struct store_req *waiting, **waiting_tail; /* requests that came before their bytes */
@@ -47,6 +48,7 @@ struct ahead {
 	struct pool pool;
 	struct pool *lower;
 	struct asking *asking;
+	struct ahead_handle *handles;
 	struct bufpool *bufs;
 	struct segment segments[AHEAD_SEGMENTS];
 	struct stream streams[AHEAD_STREAMS];
@@ -54,9 +56,10 @@ struct ahead {
 	struct ahead_stats stats;
 };
 
-/* A handle that holds its region's lease. */
+/* A handle that holds its region's lease: all that writes goes through one. */
 struct ahead_handle {
 	struct handle handle;
+	struct ahead_handle *next; /* of ahead->handles */
 	struct handle *lower;
 	struct ahead *ahead;
 	struct store_stats *stats; /* the lower store's, which counts nothing meanwhile */
@@ -74,7 +77,11 @@ void ahead_forget(struct ahead *ahead, uint64_t region, uint64_t off, uint64_t l
 /* Ends early, as far as they can, the READs through a handle that is being closed. */
 void ahead_interrupt(struct ahead_handle *ah);
 
-/* ahead.c: the last READ through a handle that is being closed has ended. */
+/* ahead.c */
+
+/* The last READ through a handle that is being closed has ended. */
 void ahead_left(struct ahead_handle *ah);
+/* Somebody else has the region's lease: its handles read ahead no more. */
+void ahead_lost(struct ahead *ahead, uint64_t region);
 
 #endif

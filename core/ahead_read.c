@@ -163,6 +163,7 @@ static void segment_done(struct store_req *sreq, int err)
 	struct ahead_handle *ah = seg->ah;
 
 	seg->waiting = NULL;
+	seg->ended++;
 	if (err || seg->state == SEGMENT_OLD) {
 		seg->used = true; /* nothing came of it: it is not what `unused_bytes` counts */
 		free_segment(ah->ahead, seg);
@@ -345,12 +346,9 @@ static void changed(struct store_req *req, int err)
 {
 	struct ahead_handle *ah = store_pop(req);
 
-	if (err == -ENOLCK) {
-		ah->lost = true;
-		ahead_forget(ah->ahead, ah->handle.region_id, 0, UINT64_MAX);
-	} else {
-		ahead_forget(ah->ahead, ah->handle.region_id, req->off, req->len);
-	}
+	if (err == -ENOLCK)
+		ahead_lost(ah->ahead, ah->handle.region_id);
+	ahead_forget(ah->ahead, ah->handle.region_id, req->off, req->len);
 	store_complete(req, err);
 }
 
@@ -390,7 +388,18 @@ static bool stop_waiting(struct segment *seg, const struct store_req *req)
 	return true;
 }
 
-/* One that waits for a segment goes down: there it is known whether the donor is away. */
+/* Who waits for a segment is interrupted if the segment's own request can be: the donor is away. */
+static void interrupt_waiting(struct segment *seg, struct store_req *req)
+{
+	unsigned ended = seg->ended;
+
+	store_interrupt(&seg->req);
+	if (seg->ended == ended)
+		wait_for(seg, req);
+	else
+		store_complete(req, -EINTR);
+}
+
 static void ahead_store_interrupt(struct store *store, struct store_req *req)
 {
 	struct ahead_handle *ah = (struct ahead_handle *)store;
@@ -400,12 +409,11 @@ static void ahead_store_interrupt(struct store *store, struct store_req *req)
 
 		if ((seg->state == SEGMENT_COMING || seg->state == SEGMENT_OLD) &&
 		    stop_waiting(seg, req)) {
-			store_forward(&ah->lower->store, req);
-			break;
+			interrupt_waiting(seg, req);
+			return;
 		}
 	}
-	if (req->store)
-		store_lower_interrupt(&ah->lower->store, req);
+	store_lower_interrupt(&ah->lower->store, req);
 }
 
 static int ahead_store_stat(struct store *store, struct store_stat *ret_stat)

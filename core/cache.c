@@ -216,12 +216,12 @@ void op_uncover(struct cache_op *op)
 	else
 		op_count(op, op->lo, op->hi, -1);
 	op->covering = false;
-	if (op->kind != OP_WRITE && op->kind != OP_ZERO)
-		cache->group->progress++; /* others are not evictable afterwards */
 	*(op->prev ? &op->prev->next : &cache->active) = op->next;
 	if (op->next)
 		op->next->prev = op->prev;
 	op_wake(cache->group, &op->waiters);
+	if (op->kind != OP_WRITE && op->kind != OP_ZERO) /* these leave dirty blocks */
+		room_unused(cache, op->lo, op->hi);
 }
 
 void op_shrink(struct cache_op *op, uint64_t hi)
@@ -414,6 +414,7 @@ int cache_group_create(
 	op_queue_init(&group->for_room);
 	op_queue_init(&group->runnable);
 	group->task.run = group_run;
+	age_init(group);
 	group->progress = 1;
 	group->op_array = calloc(group->op_count, sizeof(group->op_array[0]));
 	if (!group->op_array) {
@@ -442,6 +443,7 @@ void cache_group_destroy(struct cache_group *group)
 		return;
 	assert(!group->caches);
 	loop_undefer(group->loop, &group->task);
+	loop_timer_cancel(&group->age_timer);
 	if (group->buffers)
 		bufpool_destroy(group->buffers);
 	free(group->op_array);
@@ -638,7 +640,11 @@ static void handle_interrupt(struct store *store, struct store_req *req)
 		op_buffer_put(op);
 		room_release(op);
 		op_complete(op, -EINTR);
+	} else if (op && op->kind == OP_RESIZE) {
+		resize_interrupt(op);
 	} else if (op && (op->kind == OP_FETCH || op->kind == OP_ALLOC) && op->sreq.store) {
+		store_interrupt(&op->sreq);
+	} else if (op && req->op == STORE_EXTENTS) {
 		store_interrupt(&op->sreq);
 	} else if (op) {
 		flush_interrupt(op);
@@ -653,7 +659,6 @@ static void handle_unlend(struct store *store, uint64_t off, uint32_t len)
 
 	store_lower_unlend(cache->conf.local, off, len);
 	readers_change(cache, off, len, -1);
-	cache->group->progress++;
 }
 
 /* Only for what a READ has lent: a WRITE's bytes may be received into memory that nobody is to see if the

@@ -197,8 +197,11 @@ void cache_pin(struct cache *cache, uint64_t off, uint64_t len, bool pinned);
 void cache_freeze(struct cache *cache, int err);
 
 /* Somebody else changed the region at the remote, and it is `size` bytes long now: what is clean here is
- * forgotten, fetches in flight are not kept.  Dirty blocks stay. */
+ * forgotten, fetches in flight are not kept.  Dirty blocks stay; as long as there are any, or writes under way, the
+ * region does not become shorter. */
 void cache_drop_clean(struct cache *cache, uint64_t size);
+/* Takes the size that cache_drop_clean could not take (cache_size tells), if it can be taken now. */
+void cache_adopt_size(struct cache *cache, uint64_t size);
 
 struct cache_status {
 	uint64_t size; /* bytes, as everything here */

@@ -97,7 +97,6 @@ static void punched(struct store_req *sreq, int err)
 		state_stale(cache, op->lo, op->hi);
 	op_uncover(op);
 	op_put(op);
-	/* Those in for_room are not woken: they found that there was not enough to evict. */
 	cache_kick_puller(cache);
 }
 
@@ -284,10 +283,44 @@ bool room_may_come(struct cache_group *group)
 	return may;
 }
 
+/* One is woken at a time, and wakes the next when it has got room (has_room): they are many, and a search is long. */
+static void wake_for_room(struct cache_group *group)
+{
+	op_wake_some(group, &group->for_room, 1);
+}
+
 void room_release(struct cache_op *op)
 {
-	op->cache->group->reserved -= op->room;
+	struct cache_group *group = op->cache->group;
+
+	group->reserved -= op->room;
 	op->room = 0;
+	if (group->held + group->reserved < group->size_blocks)
+		wake_for_room(group);
+}
+
+/* What evictable() says when nobody reserves, without what it asks for. */
+static bool is_unused(const struct cache *cache, uint32_t chunk)
+{
+	uint64_t lo = (uint64_t)chunk * CHUNK_BLOCKS;
+
+	return held_of(cache, chunk) && !dirty_of(cache, chunk) &&
+	       !(*flags_of(cache, chunk) &
+		   (F_PINNED | F_UNFLUSHED | F_UNFLUSHED_OLD | F_ROW | F_TAKEN)) &&
+	       !seg_of(cache, chunk)->readers[chunk % SEG_CHUNKS] &&
+	       !op_find(cache, lo, lo + CHUNK_BLOCKS, ~0u);
+}
+
+void room_unused(struct cache *cache, uint64_t lo, uint64_t hi)
+{
+	struct cache_group *group = cache->group;
+
+	group->progress++;
+	for (uint64_t c = lo / CHUNK_BLOCKS; group->for_room.head && c * CHUNK_BLOCKS < hi; c++)
+		if (is_unused(cache, (uint32_t)c)) {
+			wake_for_room(group);
+			return;
+		}
 }
 
 /* ---- by hand ---- */

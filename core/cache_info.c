@@ -118,22 +118,37 @@ static void drop_chunk(struct cache *cache, uint32_t chunk)
 	state_set(cache, chunk, mask, ABSENT);
 }
 
+/* Whether anything that this client has written, or is writing, may lie beyond a new end. */
+static bool has_own(const struct cache *cache)
+{
+	return cache->dirty || cache->pushing || cache->resizing ||
+	       (cache->active && op_find(cache, 0, cache->span,
+				     OP_BIT(OP_WRITE) | OP_BIT(OP_ZERO) | OP_BIT(OP_ALLOC)));
+}
+
+/* Blocks beyond the end may keep a state when it moves: fetches bring zeros for them, here as at the remote. */
+void cache_adopt_size(struct cache *cache, uint64_t size)
+{
+	uint64_t most = min_u64(size, cache->conf.size_max);
+
+	if (most > cache->size) {
+		if (state_grow(cache, blocks_up(most), false) == 0)
+			cache->size = most;
+	} else if (!has_own(cache)) {
+		cache->size = most;
+		if (!cache->active && cache->held == 0 && cache->holes == 0)
+			cache->span = blocks_up(most);
+	}
+}
+
 void cache_drop_clean(struct cache *cache, uint64_t size)
 {
-	uint64_t blocks = min_u64(blocks_up(size), blocks_up(cache->conf.size_max));
-
 	cache->drops++;
 	if (cache->span)
 		fetch_invalidate(cache, 0, cache->span);
 	for (uint64_t c = 0; c * CHUNK_BLOCKS < cache->span; c++)
 		drop_chunk(cache, (uint32_t)c);
-	if (size > cache->size) {
-		if (state_grow(cache, blocks, false) == 0)
-			cache->size = min_u64(size, cache->conf.size_max);
-	} else if (cache->held == 0 && !cache->active) {
-		cache->span = blocks;
-		cache->size = size;
-	}
+	cache_adopt_size(cache, size);
 	if (cache->puller && !cache->stopped)
 		cache->puller->anew(cache->puller_ctx);
 }

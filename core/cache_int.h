@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the parts of the cache share: cache.c (states and invariants; groups, handles, operations), cache_state.c
- * (the state of blocks), cache_read.c (READ, fetches), cache_write.c (WRITE, ZERO, ALLOC), cache_push.c,
+ * (the state of blocks), cache_age.c (how long they have been dirty), cache_read.c (READ, fetches), cache_write.c (WRITE, ZERO, ALLOC), cache_push.c,
  * cache_flush.c, cache_commit.c (the index), cache_evict.c (replacement), cache_resize.c (RESIZE, EXTENTS),
  * cache_info.c (what is asked about a cache).
  */
@@ -25,6 +25,7 @@ enum {
 	PUSH_BLOCKS = 16 * FETCH_BLOCKS, /* longest run that is looked at; ZEROs may be so long */
 	WIDE_CHUNKS = 64, /* operations on more chunks than that are not counted in each */
 	TICK_SHIFT = 26, /* ages are in units of 67 ms */
+	AGED_SHIFT = 8, /* and old ones (F_AGED) in 256 of these, 17 s */
 	RECENT = 8, /* chunks whose next touch says nothing new */
 };
 
@@ -49,6 +50,7 @@ enum {
 	F_ROW = 4096, /* its row may call blocks dirty */
 	F_TAKEN = 8192, /* a commit under way has taken it */
 	F_DROPPED = 16384, /* blocks of it became absent that a row may call resident */
+	F_AGED = 32768, /* dirty, or being pushed, for long: its age is in coarse units */
 };
 
 /* The state of 1 GiB.  A block's two bits:
@@ -65,7 +67,7 @@ struct cache_seg {
 	uint16_t flags[SEG_CHUNKS];
 	uint16_t readers[SEG_CHUNKS]; /* READs under way at the local store, loans included */
 	uint16_t age
-	    [SEG_CHUNKS]; /* ticks: when the first block became dirty; ghosts: see cache_evict.c */
+	    [SEG_CHUNKS]; /* when the first block became dirty (cache_age.c); ghosts: cache_evict.c */
 	uint8_t ops[SEG_CHUNKS]; /* operations that cover it (but wide ones) */
 	uint64_t changed[SEG_CHUNKS / 64]; /* since it was last taken for the index */
 };
@@ -158,6 +160,7 @@ struct cache_group {
 	struct op_queue runnable; /* to be stepped by task */
 	unsigned commits_wanted; /* caches with commit_wanted */
 	struct loop_task task;
+	struct loop_timer age_timer; /* as long as anything is dirty or being pushed */
 	bool starved; /* a pump found no operation or buffer, or others in its way */
 	uint64_t held; /* blocks in local stores */
 	uint64_t reserved; /* blocks on their way there */
@@ -408,7 +411,15 @@ void list_push(
 uint32_t list_pop(struct cache *cache, struct chunk_list *list, bool dirty);
 /* A chunk with dirty blocks comes into the dirty list unless it is there; first: it has been there before. */
 void dirty_enlist(struct cache *cache, uint32_t chunk, bool first);
-uint16_t tick_now(void);
+
+/* ---- cache_age.c ---- */
+
+/* The first block of a chunk becomes dirty now. */
+void age_begin(struct cache *cache, uint32_t chunk);
+/* How long ago that was, of a chunk that is dirty or being pushed: nanoseconds, to 67 ms; to 17 s what is older than
+ * half an hour; at most 6 days. */
+uint64_t age_of(const struct cache *cache, uint32_t chunk);
+void age_init(struct cache_group *group);
 
 /* ---- cache_read.c ---- */
 
@@ -430,6 +441,11 @@ void zero_begin(struct cache_op *op);
 void alloc_begin(struct cache_op *op);
 /* The region is at least `end` bytes long now. */
 void cache_extend(struct cache *cache, uint64_t end);
+
+/* ---- cache_pull.c ---- */
+
+/* Blocks [lo, hi) change at the remote about now: what a scan under way will say of holes there is not believed. */
+void scan_doubt(struct cache *cache, uint64_t lo, uint64_t hi);
 
 /* ---- cache_push.c, cache_flush.c ---- */
 
@@ -480,12 +496,17 @@ uint64_t evict_now(struct cache *cache, uint32_t chunk);
  * none now.  may_evict false: only what is free. */
 bool room_reserve(struct cache_op *op, uint64_t blocks, bool may_evict);
 void room_release(struct cache_op *op);
+/* Something that kept the chunks of blocks [lo, hi) from being evicted has ended: who waits for room looks again if
+ * one of them can be evicted now. */
+void room_unused(struct cache *cache, uint64_t lo, uint64_t hi);
 /* Whether pushes, flushes or commits, which are asked for, may make chunks evictable that are not so now. */
 bool room_may_come(struct cache_group *group);
 
 /* ---- cache_resize.c ---- */
 
 void resize_begin(struct cache_op *op);
+/* Ends op early if the remote was not asked yet. */
+void resize_interrupt(struct cache_op *op);
 void extents_begin(struct cache_op *op);
 
 /* ---- cache_audit.c ---- */

@@ -4,7 +4,7 @@
  * (Pushes are in cache_push.c.)
  *
  * A scan's holes are believed only if nothing has made them old since it was asked for: a push into its
- * range, a resize, or a remote that moved on.
+ * range that began or ended, a resize, or a remote that moved on.
  */
 #include "core/cache_pump.h"
 
@@ -104,6 +104,14 @@ enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint
 
 /* ---- scans ---- */
 
+void scan_doubt(struct cache *cache, uint64_t lo, uint64_t hi)
+{
+	struct cache_scan *scan = cache->scan;
+
+	if (scan && scan->off < hi << BLOCK_SHIFT && lo << BLOCK_SHIFT < scan->off + scan->len)
+		scan->drops = UINT64_MAX;
+}
+
 static void scanned(struct store_req *req, int err)
 {
 	struct cache_scan *scan =
@@ -189,32 +197,22 @@ bool cache_flush_wanted(const struct cache *cache)
 
 uint64_t cache_dirty(const struct cache *cache, uint64_t *ret_age_ns)
 {
-	uint16_t age = 0;
+	bool any = cache->dirty && cache->dirty_list.count;
 
-	if (cache->dirty && cache->dirty_list.count) {
-		uint32_t chunk = cache->dirty_list.head;
-
-		age = (uint16_t)(tick_now() - seg_of(cache, chunk)->age[chunk % SEG_CHUNKS]);
-	}
-	*ret_age_ns = (uint64_t)age << TICK_SHIFT;
+	*ret_age_ns = any ? age_of(cache, cache->dirty_list.head) : 0;
 	return cache->dirty << BLOCK_SHIFT;
 }
 
 uint64_t cache_oldest_ns(const struct cache *cache)
 {
-	uint64_t age, now = loop_now_ns();
+	uint64_t age;
 
 	if (cache->dirty == 0 && cache->pushing == 0)
 		return 0;
 	cache_dirty(cache, &age);
-	for (const struct cache_op *op = cache->active; op && cache->pushing; op = op->next) {
-		uint32_t chunk = (uint32_t)(op->lo / CHUNK_BLOCKS);
-		uint16_t then = seg_of(cache, chunk)->age[chunk % SEG_CHUNKS];
-
+	for (const struct cache_op *op = cache->active; op && cache->pushing; op = op->next)
 		if (op->kind == OP_PUSH)
-			age = max_u64(
-			    age, (uint64_t)(uint16_t)((now >> TICK_SHIFT) - then) << TICK_SHIFT);
-	}
+			age = max_u64(age, age_of(cache, (uint32_t)(op->lo / CHUNK_BLOCKS)));
 	return age ? age : 1;
 }
 

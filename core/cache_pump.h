@@ -97,7 +97,7 @@ enum cache_push cache_push(struct cache *cache, uint64_t *ret_len);
 bool cache_push_wanted(const struct cache *cache);
 /* A flush waits for pushes. */
 bool cache_flush_wanted(const struct cache *cache);
-/* Bytes dirty, without those being pushed; age in nanoseconds of the oldest (to 67 ms). */
+/* Bytes dirty, without those being pushed; age in nanoseconds of the oldest (how exact: age_of). */
 uint64_t cache_dirty(const struct cache *cache, uint64_t *ret_age_ns);
 /* Bytes of pushes in flight. */
 uint64_t cache_pushing(const struct cache *cache);

@@ -172,6 +172,7 @@ static void push_end(struct cache_op *op, int err)
 	bool in_round = op->in_round;
 
 	push_leave(op);
+	scan_doubt(cache, lo, hi); /* one that began later may have been answered earlier */
 	if (err)
 		push_failed(op, err);
 	else if (op->doubtful)
@@ -345,9 +346,9 @@ static void push_start(struct cache_op *op)
 	state_set_range(cache, op->lo, op->hi, CLEAN);
 	cache->pushing += op->hi - op->lo;
 	cache->group->pushing += op->hi - op->lo;
-	if (cache->scan && cache->scan->off < op->hi << BLOCK_SHIFT &&
-	    op->lo << BLOCK_SHIFT < cache->scan->off + cache->scan->len)
-		cache->scan->drops = UINT64_MAX; /* what it will say of holes is old */
+	first_chunk(
+	    cache); /* those of the list's head that are in the push leave it, and lose their age */
+	scan_doubt(cache, op->lo, op->hi);
 	op->sreq = (struct store_req){
 	    .op = STORE_EXTENTS,
 	    .off = op->lo << BLOCK_SHIFT,

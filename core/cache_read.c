@@ -35,6 +35,8 @@ void readers_change(struct cache *cache, uint64_t off, uint64_t len, int by)
 		assert(by > 0 ? *readers < UINT16_MAX : *readers > 0);
 		*readers = (uint16_t)(*readers + by);
 	}
+	if (by < 0)
+		room_unused(cache, off >> BLOCK_SHIFT, blocks_up(off + len));
 }
 
 static void touch_range(struct cache *cache, uint64_t off, uint64_t len)
@@ -47,10 +49,8 @@ static void local_done(struct store_req *req, int err)
 {
 	struct cache *cache = store_pop(req);
 
-	if (!req->ret_lent) {
+	if (!req->ret_lent)
 		readers_change(cache, req->off, req->len, -1);
-		cache->group->progress++;
-	}
 	store_complete(req, err);
 }
 

@@ -5,7 +5,9 @@
  * A RESIZE covers everything from the smaller of old and new size on; who comes later waits for it, and it
  * waits for all that are there: no push or fetch beyond the new end is in flight when the remote is asked.
  * Then the local store is cut and the state beyond the end forgotten.  If the remote refuses, nothing has
- * changed.
+ * changed.  If it can't be known whether the remote has done it (its answer was lost), the region keeps its size here,
+ * and what was clean beyond the smaller one is asked for again: all reads agree.  But what the remote has not
+ * flushed is pushed again.
  *
  * EXTENTS are the remote's, but for blocks that are held here: those have bytes, whatever the remote knows.
  */
@@ -52,8 +54,38 @@ static void resize_cut(struct store_req *sreq, int err)
 		state_set_range(cache, keep, cache->span, ABSENT);
 		cache->span = keep;
 	}
-	cache->size = size;
 	resize_end(op, err);
+}
+
+/* Whether the remote has surely not done what it was asked for. */
+static bool is_refusal(int err)
+{
+	static const int refusals[] = {
+	    EACCES, EPERM, EROFS, EBUSY, ENOSPC, EDQUOT, EFBIG, EINVAL, ENOLCK, EBADF, EOPNOTSUPP};
+
+	for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+		if (err == -refusals[i])
+			return true;
+	return false;
+}
+
+/* The remote may have cut its bytes, or not. */
+static void resize_doubt(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+
+	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
+		uint32_t chunk = (uint32_t)c;
+		uint64_t clean =
+		    held_of(cache, chunk) & ~mark_of(cache, chunk) & chunk_mask(c, op->lo, op->hi);
+		bool unflushed = *flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD);
+
+		if (!clean)
+			continue;
+		if (!unflushed)
+			state_stale(cache, c * CHUNK_BLOCKS, c * CHUNK_BLOCKS + 1);
+		state_set(cache, chunk, clean, unflushed ? DIRTY : ABSENT);
+	}
 }
 
 static void resize_agreed(struct cache_call *call, int err)
@@ -63,8 +95,11 @@ static void resize_agreed(struct cache_call *call, int err)
 	uint64_t size = op->req->off, end = cache->span << BLOCK_SHIFT;
 
 	remote_done(cache);
+	if (err && !is_refusal(err))
+		resize_doubt(op);
+	/* From now on: a commit during the cut must not store the old size again. */
+	cache->size = err ? cache->size : size;
 	if (err || size >= end) {
-		cache->size = err ? cache->size : size;
 		resize_end(op, err);
 		return;
 	}
@@ -137,6 +172,15 @@ void resize_begin(struct cache_op *op)
 {
 	op->step = resize_step;
 	resize_step(op);
+}
+
+/* Whether a remote that was asked has done it would be unknown. */
+void resize_interrupt(struct cache_op *op)
+{
+	if (!op->queue)
+		return;
+	op_unwait(op);
+	resize_end(op, -EINTR);
 }
 
 /* ---- EXTENTS ---- */

@@ -49,11 +49,6 @@ uint32_t list_pop(struct cache *cache, struct chunk_list *list, bool dirty)
 	return chunk;
 }
 
-uint16_t tick_now(void)
-{
-	return (uint16_t)(loop_now_ns() >> TICK_SHIFT);
-}
-
 void dirty_enlist(struct cache *cache, uint32_t chunk, bool first)
 {
 	uint16_t *flags = flags_of(cache, chunk);
@@ -106,7 +101,7 @@ void state_set(struct cache *cache, uint32_t chunk, uint64_t mask, enum block_st
 	if (held && !(seg->flags[i] & (F_SMALL | F_MAIN)))
 		evict_insert(cache, chunk);
 	if ((held & mark) && !(held0 & mark0) && !(seg->flags[i] & (F_LISTED | F_HELD))) {
-		seg->age[i] = tick_now();
+		age_begin(cache, chunk);
 		dirty_enlist(cache, chunk, false);
 	}
 	if (state == ABSENT && seg->flags[i] & (F_ROW | F_TAKEN))

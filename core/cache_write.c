@@ -148,8 +148,12 @@ static bool has_room(struct cache_op *op, uint64_t lo, uint64_t hi)
 	op->hi = hi;
 	if (op->room) /* from before a wait */
 		return true;
-	if (blocks == 0 || room_reserve(op, blocks, true))
+	if (blocks == 0)
 		return true;
+	if (room_reserve(op, blocks, true)) {
+		op_wake_some(group, &group->for_room, 1); /* there may be more */
+		return true;
+	}
 	/* With nothing to wait for (all is pinned) the bound gives way. */
 	if (!room_may_come(group))
 		return true;
@@ -209,6 +213,7 @@ static bool cover(struct cache_op *op, enum op_kind kind, uint64_t off, uint64_t
 static void changed(struct cache_op *op, int err)
 {
 	struct cache *cache = op->cache;
+	bool absent = !state_all_resident(cache, op->lo, op->hi);
 
 	if (err) {
 		/* The local store may have written anything there. */
@@ -232,6 +237,8 @@ static void changed(struct cache_op *op, int err)
 		group_relieved(cache->group);
 	else
 		cache_kick_pusher(cache);
+	if (absent) /* pulls of these waited */
+		cache_kick_puller(cache);
 	if (!err && op->req->flags & STORE_FUA)
 		flush_fua(op);
 	else

@@ -140,10 +140,10 @@ static void tick_one(struct managed_entry *entry, void *ctx)
 		entry_lost(entry, "its lease was lost to another client");
 	else if (status.error == -ESTALE)
 		entry_lost(entry, "the region is gone at the donor");
-	if (entry->resized && !entry->remote)
+	if (!entry->remote || entry->writers) /* the next open tells of it; or the size is ours */
 		entry->resized = false;
 	if (entry->resized) {
-		cache_drop_clean(entry->cache, entry->changed_size);
+		cache_adopt_size(entry->cache, entry->changed_size);
 		entry->resized = cache_size(entry->cache) != entry->changed_size;
 	}
 	if (!entry->remote && !entry->busy && entry->users == 0) {
@@ -173,6 +173,31 @@ static void tick(struct loop_timer *timer)
 
 /* ---- others ---- */
 
+/* How many of them want to write. */
+static unsigned count_writers(const struct managed_want *wants)
+{
+	unsigned n = 0;
+
+	for (; wants; wants = wants->next)
+		n += (wants->flags & POOL_WRITE) != 0;
+	return n;
+}
+
+/* Somebody has changed bytes while we had, or could have had, the lease.  Those who are just opening the region have
+ * written nothing; and what was known when they got the lease is no news. */
+static void foreign_change(struct managed_entry *entry, const struct pool_notice *notice)
+{
+	unsigned opening = count_writers(entry->wants) + count_writers(entry->serving);
+	bool writes = entry->writers > opening || entry_is_dirty(entry);
+
+	if (notice->version < entry->version || (writes && notice->version == entry->version))
+		return;
+	if (writes)
+		entry_lost(entry, "another client has taken its lease and changed it");
+	else
+		entry_changed(entry, notice->version, notice->size);
+}
+
 static void notified(void *ctx, const struct pool_notice *notice)
 {
 	struct managed *managed = ctx;
@@ -180,10 +205,7 @@ static void notified(void *ctx, const struct pool_notice *notice)
 	struct pool_notice up = *notice;
 
 	if (entry && entry->cache && !entry->lost && !entry->ending) {
-		if (entry->writers || entry_is_dirty(entry))
-			entry_lost(entry, "another client has taken its lease and changed it");
-		else
-			entry_changed(entry, notice->version, notice->size);
+		foreign_change(entry, notice);
 		up.version = entry->gen;
 	}
 	if (managed->pool.notify)
@@ -316,6 +338,7 @@ static void leave_one(struct managed_entry *entry, void *ctx)
 	if (entry->cache)
 		entry->discard = true;
 	loop_timer_cancel(&entry->retry);
+	meta_leave(entry);
 	entry_advance(entry);
 }
 

@@ -4,6 +4,7 @@
  *
  *   opened at the lower pool ─ directory ─► rows are loaded ─► do they hold? ─► the data file is opened ─┐
  *                            └ memory ─► a region of the memory backend ────────────────────────────────┴► cache
+ * A region that is longer here than at the lower pool, by what was not pushed, becomes as long there first.
  * Do they hold: nobody else has changed the region since entry->version.  If somebody has, dirty rows are kept
  * aside, clean ones forgotten, and it begins anew.  What fails leaves the region as COLD as it was.
  *
@@ -66,16 +67,9 @@ static void fail_begin(struct managed_entry *entry, int err)
 
 /* ---- the cache ---- */
 
-/* How long the region is: what was written here and not pushed may lie beyond the end that the lower pool
- * knows. */
-static uint64_t size_now(const struct managed_entry *entry)
+static uint64_t size_now(struct managed_entry *entry)
 {
-	uint64_t size = entry->attr.size;
-
-	for (size_t i = 0; entry->indexed && i < entry->load.count; i++)
-		if (entry->load.chunks[i].dirty && entry->load.region.size > size)
-			size = entry->load.region.size;
-	return size;
+	return entry->indexed ? index_size(&entry->load, entry->attr.size) : entry->attr.size;
 }
 
 static int make_pumps(struct managed_entry *entry, struct err *err)
@@ -182,13 +176,42 @@ static void store_run(struct work *work)
 		log_error("region \"%s\": cannot cache it: %s", entry->name, err.text);
 }
 
+/* If the lower pool has refused, what is pushed makes the region as long as it can. */
+static void lengthened(struct pool_req *req, int err)
+{
+	struct managed_entry *entry =
+	    (struct managed_entry *)((char *)req - offsetof(struct managed_entry, req));
+
+	if (!err)
+		entry->attr = req->attr;
+	have_store(entry);
+}
+
+/* The lower pool is told how long the region is: a push of zeros would not do that. */
+static void lengthen(struct managed_entry *entry, uint64_t size)
+{
+	entry->req = (struct pool_req){
+	    .op = POOL_SETATTR,
+	    .session = entry->managed->conf.session,
+	    .id = entry->id,
+	    .set = POOL_SET_SIZE,
+	    .attr.size = size,
+	    .handle = entry->fresh->handle,
+	    .done = lengthened,
+	};
+	pool_submit(entry->managed->conf.lower, &entry->req);
+}
+
 static void store_opened(struct work *work)
 {
 	struct managed_entry *entry = entry_of_work(work);
+	uint64_t size = size_now(entry);
 
 	if (entry->rc) {
 		entry->local = NULL;
 		fail_begin(entry, entry->rc);
+	} else if (size > entry->attr.size && entry->fresh->writes) {
+		lengthen(entry, size);
 	} else {
 		have_store(entry);
 	}

@@ -183,6 +183,28 @@ void index_begin(struct managed_entry *entry)
 	indexed_start(entry->indexed, &ops, entry);
 }
 
+uint64_t index_size(struct index_load *load, uint64_t size)
+{
+	uint64_t end = size;
+
+	for (size_t i = 0; load->region.size > size && i < load->count; i++) {
+		struct index_chunk *chunk = &load->chunks[i];
+		uint64_t first = chunk->idx * CACHE_CHUNK_BLOCKS, from = size / STORE_BLOCK, last;
+
+		if (from < first + CACHE_CHUNK_BLOCKS)
+			chunk->dirty |= chunk->resident & ~(uint64_t)0
+							      << (from > first ? from - first : 0);
+		if (!chunk->dirty)
+			continue;
+		last = (first + CACHE_CHUNK_BLOCKS - (uint64_t)__builtin_clzll(chunk->dirty)) *
+		       STORE_BLOCK;
+		if (last > load->region.size)
+			last = load->region.size;
+		end = last > end ? last : end;
+	}
+	return end;
+}
+
 void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {

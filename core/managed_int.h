@@ -38,6 +38,7 @@ struct managed_remote {
 	struct managed_entry *entry; /* of the OPEN */
 	struct handle *handle;
 	bool writes;
+	bool stale; /* writes, but others have had the lease since: it takes no push any more */
 	bool closing; /* when refs is 0 */
 	unsigned refs; /* control requests that use the handle */
 };
@@ -117,6 +118,7 @@ struct managed_entry {
 	bool tcommitting;
 	struct cache_call *commit_call;
 	struct managed_commit resize_commit;
+	struct loop_timer resize_retry;
 	bool
 	    shrinks; /* the lower pool has agreed that the region is new_size long, the cache does not know yet */
 	uint64_t new_size;
@@ -225,6 +227,10 @@ void entry_end(struct managed_entry *entry, enum managed_end end);
 /* ---- managed_index.c ---- */
 
 void index_begin(struct managed_entry *entry); /* before cache_create; entry->indexed is there */
+/* How long a loaded region is that has `size` bytes at the lower pool: what was written here and not pushed may lie
+ * beyond that end.  So may what is clean, if a crash came between a cut there and its commit: then there was no cut, and
+ * these blocks are called dirty. */
+uint64_t index_size(struct index_load *load, uint64_t size);
 void index_loaded(struct managed_entry *entry, const struct index_chunk *chunks, size_t count);
 void index_end(struct managed_entry *entry); /* nothing is committed any more */
 void index_describe(struct managed_entry *entry);
@@ -246,6 +252,8 @@ void handle_close(struct handle *handle);
 
 void meta_submit(struct managed *managed, struct pool_req *req);
 void meta_interrupt(struct managed *managed, struct pool_req *req);
+/* The pool leaves: a change of size that waits for the index waits no longer. */
+void meta_leave(struct managed_entry *entry);
 /* struct cache_conf's. */
 void meta_remote_resize(void *ctx, uint64_t size, struct cache_call *call);
 int64_t meta_now_ns(void);
@@ -254,6 +262,8 @@ int64_t meta_now_ns(void);
 
 /* Whether the request is about an attribute of ours, and was taken. */
 bool xattr_submit(struct managed *managed, struct pool_req *req);
+/* The same for a request that is interrupted. */
+bool xattr_interrupt(struct pool_req *req);
 /* The name that a region that is not kept was looked up by lately, or "". */
 const char *meta_noted_name(const struct managed *managed, uint64_t id);
 /* Adds our names to a lower pool's answer. */

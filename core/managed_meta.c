@@ -4,7 +4,9 @@
  * the lower pool gets handles of its own), and what comes back is corrected by what is known here.
  *
  * A change of size goes through the region's cache if it has one, which waits for what is in flight and asks the
- * lower pool itself (meta_remote_resize).  Removed and renamed regions are found by the names that were last seen;
+ * lower pool itself (meta_remote_resize).  Who asked for it can be interrupted at any time, but the change can't once
+ * the lower pool has it: nobody would know how long the region is.  It goes on without whoever asked (orig is NULL
+ * then).  Removed and renamed regions are found by the names that were last seen;
  * whether one has really lost its name the lower pool is asked (doubt).
  */
 #include <errno.h>
@@ -17,10 +19,11 @@
 
 struct meta {
 	struct pool_req sub;
-	struct pool_req *orig;
+	struct pool_req *orig; /* NULL: it was interrupted, and is answered */
 	struct managed *managed;
 	struct managed_entry *entry; /* held, while it is set */
 	struct managed_remote *remote; /* whose handle sub has, or NULL */
+	struct managed_remote *creating; /* its CREATE is at the lower pool; or NULL */
 	struct managed_want want;
 	bool opening; /* want is waiting */
 	bool lower; /* sub is at the lower pool */
@@ -191,8 +194,10 @@ static void meta_end(struct meta *meta, int err)
 	remote_put(meta->remote);
 	free(meta);
 	managed->lower--;
-	req->owner = NULL;
-	pool_complete(req, err);
+	if (req) {
+		req->owner = NULL;
+		pool_complete(req, err);
+	}
 	managed_check_left(managed);
 }
 
@@ -245,8 +250,9 @@ static void passed(struct pool_req *sub, int err)
 	struct pool_req *req = meta->orig;
 	struct managed_entry *entry = meta->entry;
 
-	memcpy(req->ret_holder, sub->ret_holder, sizeof(req->ret_holder));
-	if (!err) {
+	if (req)
+		memcpy(req->ret_holder, sub->ret_holder, sizeof(req->ret_holder));
+	if (!err && req) {
 		take_results(meta);
 		learn(meta);
 		if (req->op == POOL_LISTXATTR)
@@ -268,7 +274,7 @@ static void pass(struct meta *meta)
  * name. */
 static void use_handle(struct meta *meta)
 {
-	struct managed_entry *entry = entry_find(meta->managed, meta->orig->id);
+	struct managed_entry *entry = entry_find(meta->managed, meta->sub.id);
 
 	if (!entry || !entry->remote)
 		return;
@@ -283,18 +289,52 @@ static struct managed_entry *entry_of_resize(struct pool_req *req)
 	return (struct managed_entry *)((char *)req - offsetof(struct managed_entry, resize_req));
 }
 
+static void resize_agreed(struct managed_entry *entry)
+{
+	entry->shrinks = false;
+	entry->resize_call->done(entry->resize_call, 0);
+}
+
+static void resize_commit(struct managed_entry *entry);
+
+static void resize_expired(struct loop_timer *timer)
+{
+	resize_commit(
+	    (struct managed_entry *)((char *)timer - offsetof(struct managed_entry, resize_retry)));
+}
+
 static void resize_committed(struct managed_commit *commit, int err)
 {
 	struct managed_entry *entry =
 	    (struct managed_entry *)((char *)commit -
 				     offsetof(struct managed_entry, resize_commit));
 
-	entry->shrinks = false;
-	entry->resize_call->done(entry->resize_call, 0);
+	if (!err || entry->managed->leaving) {
+		resize_agreed(entry);
+		return;
+	}
+	entry->resize_retry.expired = resize_expired;
+	loop_timer_set(entry->managed->conf.loop, &entry->resize_retry,
+	    loop_now_ns() + MANAGED_RETRY_MS * UINT64_C(1000000));
 }
 
 /* The index must know of a region that became shorter before its end is cut here: otherwise a crash finds
- * dirty blocks there with other bytes, and takes them for newer ones. */
+ * dirty blocks there with other bytes, and takes them for newer ones.  As long as it can't be committed nobody gets at
+ * that end, and it is tried again. */
+static void resize_commit(struct managed_entry *entry)
+{
+	entry->resize_commit.done = resize_committed;
+	index_now(entry, &entry->resize_commit);
+}
+
+void meta_leave(struct managed_entry *entry)
+{
+	if (!entry->resize_retry.loop)
+		return;
+	loop_timer_cancel(&entry->resize_retry);
+	resize_agreed(entry);
+}
+
 static void resize_replied(struct pool_req *req, int err)
 {
 	struct managed_entry *entry = entry_of_resize(req);
@@ -305,8 +345,7 @@ static void resize_replied(struct pool_req *req, int err)
 	}
 	entry->shrinks = true;
 	entry->new_size = req->attr.size;
-	entry->resize_commit.done = resize_committed;
-	index_now(entry, &entry->resize_commit);
+	resize_commit(entry);
 }
 
 void meta_remote_resize(void *ctx, uint64_t size, struct cache_call *call)
@@ -344,6 +383,11 @@ static void resized(struct store_req *sreq, int err)
 	entry->mtime_ns = meta_now_ns();
 	entry->wrote = true;
 	meta->sub.set &= ~(unsigned)POOL_SET_SIZE;
+	if (!meta->sub.set && !meta->orig) {
+		meta_end(meta, 0);
+		entry_put(entry, flags);
+		return;
+	}
 	if (!meta->sub.set)
 		meta->sub.op = POOL_GETATTR;
 	use_handle(meta);
@@ -356,7 +400,7 @@ static void resize_at(struct meta *meta, struct store *store)
 {
 	meta->resize = (struct store_req){
 	    .op = STORE_RESIZE,
-	    .off = meta->orig->attr.size,
+	    .off = meta->sub.attr.size,
 	    .done = resized,
 	};
 	store_submit(store, &meta->resize);
@@ -512,7 +556,7 @@ static void created(struct pool_req *sub, int err)
 	struct managed *managed = meta->managed;
 	struct managed_entry *entry;
 
-	meta->lower = false;
+	meta->creating = NULL;
 	if (err) {
 		memcpy(meta->orig->ret_holder, sub->ret_holder, sizeof(sub->ret_holder));
 		remote->handle = NULL;
@@ -569,6 +613,7 @@ static void create(struct managed *managed, struct pool_req *req)
 	remote->req.name = req->name;
 	remote->req.data = meta;
 	remote->req.done = created;
+	meta->creating = remote;
 	pool_submit(managed->conf.lower, &remote->req);
 }
 
@@ -611,14 +656,29 @@ void meta_submit(struct managed *managed, struct pool_req *req)
 	pass(meta);
 }
 
+/* Whoever asked for a change of size is answered; the change ends if nobody was asked for it yet. */
+static void interrupt_resize(struct meta *meta)
+{
+	struct pool_req *req = meta->orig;
+
+	meta->orig = NULL;
+	req->owner = NULL;
+	store_interrupt(&meta->resize); /* meta may be gone */
+	pool_complete(req, -EINTR);
+}
+
 void meta_interrupt(struct managed *managed, struct pool_req *req)
 {
 	struct meta *meta = req->owner;
 
-	if (meta && meta->opening)
+	if (!meta || xattr_interrupt(req))
+		return;
+	if (meta->opening)
 		entry_unwant(meta->entry, &meta->want);
-	else if (meta && meta->lower)
+	else if (meta->creating)
+		pool_interrupt(managed->conf.lower, &meta->creating->req);
+	else if (meta->lower)
 		pool_interrupt(managed->conf.lower, &meta->sub);
-	else if (meta && meta->resize.store)
-		store_interrupt(&meta->resize);
+	else if (meta->resize.store)
+		interrupt_resize(meta);
 }

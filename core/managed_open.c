@@ -17,7 +17,8 @@
  *   1. remote is NULL in COLD and IDLE; with a cache, it is what the cache has attached, or will have
  *      when `busy` ends.
  *   2. While remote->writes and the lease holds, nobody else changes the bytes: version stays good, as the
- *      donor knows who has written last (core/pool.h).
+ *      donor knows who has written last (core/pool.h).  If somebody has, the lease is gone (remote->stale), and the
+ *      next open for writing brings another.
  *   3. Dirty blocks exist only while remote->writes, or in LOST.
  *   4. users counts everything that needs the region, writers those of them that may write.
  */
@@ -243,6 +244,8 @@ void entry_changed(struct managed_entry *entry, uint64_t version, uint64_t size)
 	entry->gen = ++entry->managed->gen;
 	if (!entry->cache)
 		return;
+	if (entry->remote && entry->remote->writes)
+		entry->remote->stale = true;
 	cache_drop_clean(entry->cache, size);
 	entry->changed_size = size;
 	entry->resized = cache_size(entry->cache) != size;
@@ -331,7 +334,7 @@ static void open_replied(struct pool_req *req, int err)
 		return;
 	}
 	fresh = entry->fresh;
-	if (!entry->remote || (fresh->writes && !entry->remote->writes)) {
+	if (!entry->remote || (fresh->writes && (!entry->remote->writes || entry->remote->stale))) {
 		swap(entry);
 		return;
 	}

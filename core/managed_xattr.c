@@ -136,6 +136,7 @@ static void set_opened(struct managed_want *want, int err)
 		entry_put(entry, want->flags);
 	}
 	free(set);
+	req->owner = NULL;
 	pool_complete(req, err);
 }
 
@@ -170,6 +171,7 @@ static void set_attr(struct managed *managed, struct pool_req *req, enum attr at
 	if (len)
 		memcpy(set->text, req->data, len);
 	set->text[len] = '\0';
+	req->owner = set;
 	entry_want(entry, &set->want);
 }
 
@@ -250,6 +252,16 @@ bool xattr_submit(struct managed *managed, struct pool_req *req)
 		pool_complete(req, get_attr(managed, req, (enum attr)attr));
 	else
 		set_attr(managed, req, (enum attr)attr);
+	return true;
+}
+
+bool xattr_interrupt(struct pool_req *req)
+{
+	struct set *set = req->owner;
+
+	if ((req->op != POOL_SETXATTR && req->op != POOL_REMOVEXATTR) || find_attr(req->name) < 0)
+		return false;
+	entry_unwant(set->entry, &set->want);
 	return true;
 }
 

@@ -2,7 +2,7 @@
  *
  * Where the bytes of an exported region are: what the contexts remram:resident and remram:dirty tell of, and what
  * CACHE changes.  The server knows only of regions whose bytes are all in its pool; whoever exports something
- * else (mount/residence.c: a file of a mount) tells it how to ask.
+ * else (mount/file_residence.c: a file of a mount) tells it how to ask.
  *
  * One residence serves all loops at once: its functions are called on any of them.
  */

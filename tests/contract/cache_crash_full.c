@@ -4,7 +4,7 @@
  *
  * A child process has everything that a managed mount has below its frontend: the cache with its pumps
  * over the file backend's store in a cache directory, the index, and a donor.  It writes (parts of blocks,
- * too), punches, reads, flushes, evicts and forgets at random, many requests at a time.  The donor and what was
+ * too), punches, reads, resizes, flushes, evicts and forgets at random, many requests at a time.  The donor and what was
  * promised stand in memory that the child shares with the test.  The donor is slow and random about when
  * it does what it was asked for, keeps what it was not asked to flush apart, loses some of that now and
  * then (the next FLUSH fails then; tests/lib/forgetful.h), and may do so again when the child is gone.
@@ -17,6 +17,7 @@
  *   1. What a reader sees was promised by the last FLUSH, or written since.
  *   2. It is not older than what the donor had when the child was cut off.
  *   3. When all that is dirty has been pushed, the donor has just that: so what is clean was the donor's.
+ *   4. The region is as long here as there, and as long as the last RESIZE that ended and what was written since say.
  * A sector's bytes tell who wrote them: each word of it is the write's tag; 0: a punch.
  */
 #include <check.h>
@@ -32,6 +33,7 @@
 #include <unistd.h>
 
 #include "core/cache_pump.h"
+#include "core/managed_int.h"
 #include "core/puller.h"
 #include "core/pusher.h"
 #include "tests/lib/forgetful.h"
@@ -56,6 +58,8 @@ enum {
 	AT_OPERATION = INDEX_STEPS,
 	AT_DONOR_WRITE,
 	AT_DONOR_FLUSH,
+	AT_DONOR_RESIZE, /* it has agreed */
+	AT_RESIZED, /* the local cut is made */
 	AT_PROMISE,
 	AT_NOTHING,
 };
@@ -66,8 +70,9 @@ struct world {
 	uint32_t promised[SECTORS];
 	uint32_t since[SECTORS][SINCE];
 	unsigned since_count[SECTORS];
+	uint32_t low, high; /* sectors: the region is not shorter, nor longer */
 	uint32_t tag;
-	unsigned promises, writes, evicted; /* how much has happened */
+	unsigned promises, writes, resizes, evicted; /* how much has happened */
 };
 
 static struct world *world;
@@ -101,6 +106,15 @@ struct life {
 	uint8_t completed[SECTORS]; /* how many of since the flush under way covers */
 	struct cache_flush local_flush;
 	struct cache_call stop;
+	/* Sizes, in sectors. */
+	uint32_t size, flush_size; /* now; and what the flush under way will promise */
+	bool resizing;
+	uint32_t cut; /* while resizing: nothing else is asked for from here on */
+	uint64_t new_size; /* bytes */
+	bool shrinks; /* the donor has agreed to new_size */
+	struct cache_call *resize_call;
+	struct index_call resize_commit;
+	struct loop_timer resize_timer;
 	/* The cut: constant, and a counter for any thread. */
 	unsigned cut_at;
 	atomic_int cut_after;
@@ -189,7 +203,11 @@ static const struct indexed_ops index_ops = {
 static void describe(void)
 {
 	struct index_region region = {
-	    .id = REGION_ID, .size = SIZE, .durability = -1, .name = "region"};
+	    .id = REGION_ID,
+	    .size = life.shrinks ? life.new_size : cache_size(life.cache),
+	    .durability = -1,
+	    .name = "region",
+	};
 
 	indexed_describe(life.ir.indexed, &region);
 }
@@ -232,6 +250,42 @@ static void on_changed(void *ctx)
 		loop_timer_set(loop_self(), &life.commit_timer, loop_now_ns() + below(20 * MS));
 }
 
+/* ---- sizes: as core/managed_meta.c does it ---- */
+
+static void resize_committed(struct index_call *call, int err)
+{
+	rig_check(err == 0, "a commit: %d", err);
+	life.shrinks = false;
+	life.resize_call->done(life.resize_call, 0);
+}
+
+/* What the donor says about its size is so for good. */
+static void donor_resizes(struct loop_timer *timer)
+{
+	pthread_mutex_lock(&world_mu);
+	for (uint64_t s = life.new_size / FORGETFUL_SECTOR; s < SECTORS; s++)
+		world->donor.now[s] = world->donor.stable[s] = 0;
+	world->donor.size = (uint32_t)(life.new_size / FORGETFUL_SECTOR);
+	pthread_mutex_unlock(&world_mu);
+	come_by(AT_DONOR_RESIZE);
+	if (life.new_size >= cache_size(life.cache)) {
+		life.resize_call->done(life.resize_call, 0);
+		return;
+	}
+	life.shrinks = true;
+	life.resize_commit.done = resize_committed;
+	describe();
+	indexed_commit(life.ir.indexed, &life.resize_commit);
+}
+
+static void on_remote_resize(void *ctx, uint64_t size, struct cache_call *call)
+{
+	life.new_size = size;
+	life.resize_call = call;
+	life.resize_timer.expired = donor_resizes;
+	loop_timer_set(loop_self(), &life.resize_timer, loop_now_ns() + below(MS));
+}
+
 /* ---- opening and closing ---- */
 
 /* On the loop. */
@@ -241,13 +295,16 @@ static void make_cache(void *ctx)
 	struct cache_group_conf group = {.loop = loop, .size = 2 * MIB, .max_dirty = MIB};
 	struct cache_conf conf = {
 	    .local = life.ir.store,
-	    .size = SIZE,
+	    .size = index_size(&life.ir.load, world->donor.size * (uint64_t)FORGETFUL_SECTOR),
 	    .size_max = SIZE,
+	    .remote_resize = on_remote_resize,
 	    .commit = on_commit,
 	    .changed = on_changed,
 	};
 	struct err err;
 
+	/* As core/managed_begin.c: it becomes as long there. */
+	world->donor.size = (uint32_t)(conf.size / FORGETFUL_SECTOR);
 	life.commit_timer.expired = commit_time;
 	forgetful_init(&life.donor, &world->donor, &world_mu, &life.random, on_changed_there);
 	indexed_start(life.ir.indexed, &index_ops, NULL);
@@ -274,7 +331,8 @@ static void make_cache(void *ctx)
 static void life_open(void)
 {
 	index_rig_open(&life.ir, path, on_step, NULL);
-	index_rig_load_ok(&life.ir, REGION_ID, "region", SIZE);
+	index_rig_load_ok(
+	    &life.ir, REGION_ID, "region", world->donor.size * (uint64_t)FORGETFUL_SECTOR);
 	ck_assert_str_eq(life.ir.load.aside, "");
 	rig_call(life.ir.rig.loops[0], make_cache, NULL);
 }
@@ -338,8 +396,12 @@ static void life_close(void (*end)(struct index_ask *ask))
 static void promise_begin(void)
 {
 	life.flushing = true;
-	for (unsigned s = 0; s < SECTORS; s++)
+	life.flush_size = 0;
+	for (unsigned s = 0; s < SECTORS; s++) {
 		life.completed[s] = (uint8_t)(world->since_count[s] - life.writing[s]);
+		if (life.completed[s] && s < life.size)
+			life.flush_size = s + 1;
+	}
 }
 
 static void promise_end(int err)
@@ -358,6 +420,8 @@ static void promise_end(int err)
 		memmove(world->since[s], world->since[s] + n,
 		    world->since_count[s] * sizeof(world->since[s][0]));
 	}
+	if (life.flush_size > world->low)
+		world->low = life.flush_size;
 	world->promises++;
 	pthread_mutex_unlock(&world_mu);
 	come_by(AT_PROMISE);
@@ -381,6 +445,21 @@ static void check_read(const struct store_req *req)
 	}
 }
 
+/* The region ends at `size` now, for good. */
+static void resize_end(uint32_t size)
+{
+	pthread_mutex_lock(&world_mu);
+	for (uint32_t s = life.cut; s < SECTORS; s++) {
+		world->promised[s] = world->since_count[s] = 0;
+		life.writing[s] = life.completed[s] = 0;
+	}
+	world->low = world->high = size;
+	world->resizes++;
+	pthread_mutex_unlock(&world_mu);
+	life.resizing = false;
+	come_by(AT_RESIZED);
+}
+
 static void slot_done(struct store_req *req, int err)
 {
 	struct slot *slot = (struct slot *)req;
@@ -393,7 +472,9 @@ static void slot_done(struct store_req *req, int err)
 		return;
 	}
 	rig_check(err == 0, "%s: %d", store_op_name(req->op), err);
-	if (req->op == STORE_READ)
+	if (req->op == STORE_RESIZE)
+		resize_end((uint32_t)first);
+	else if (req->op == STORE_READ)
 		check_read(req);
 	else
 		memset(life.writing + first, 0, req->len / DISK_SECTOR);
@@ -409,6 +490,8 @@ static void submit(struct slot *slot)
 
 static bool overlaps(uint64_t first, uint64_t count)
 {
+	if (life.resizing && first + count > life.cut)
+		return true;
 	for (unsigned i = 0; i < SLOTS; i++) {
 		const struct store_req *req = &life.slots[i].req;
 
@@ -427,6 +510,10 @@ static void note_write(uint64_t first, uint64_t count, uint32_t tag)
 		life.value[s] = tag;
 		life.writing[s] = 1;
 	}
+	if (first + count > life.size)
+		life.size = (uint32_t)(first + count);
+	if (life.size > world->high)
+		world->high = life.size;
 	world->writes++;
 	pthread_mutex_unlock(&world_mu);
 }
@@ -444,6 +531,9 @@ static void begin_range(struct slot *slot, enum store_op op)
 	}
 	if (first + count > SECTORS || overlaps(first, count))
 		return;
+	/* A ZERO makes nothing longer, so the region's last block, which may have done that, is not punched. */
+	if (op == STORE_ZERO && first + count > (uint64_t)(life.size - 1) / 8 * 8)
+		return;
 	for (uint64_t s = first; op != STORE_READ && s < first + count; s++)
 		if (world->since_count[s] == SINCE)
 			return;
@@ -458,6 +548,36 @@ static void begin_range(struct slot *slot, enum store_op op)
 		forgetful_fill(slot->buf, tag, slot->req.len);
 		note_write(first, count, tag);
 	}
+	submit(slot);
+}
+
+/* What is cut off is like punched, until the end: then that is promised. */
+static void begin_resize(struct slot *slot)
+{
+	uint32_t size =
+	    (uint32_t)(below(3) ? SECTORS / 2 + below(SECTORS / 2) : 1 + below(SECTORS));
+	uint32_t cut = size < life.size ? size : life.size;
+
+	if (life.resizing || overlaps(cut, SECTORS - cut))
+		return;
+	for (uint32_t s = cut; s < life.size; s++)
+		if (world->since_count[s] == SINCE)
+			return;
+	pthread_mutex_lock(&world_mu);
+	for (uint32_t s = cut; s < life.size; s++) {
+		world->since[s][world->since_count[s]++] = 0;
+		life.value[s] = 0;
+		life.writing[s] = 1;
+	}
+	world->low = size < world->low ? size : world->low;
+	world->high = size > world->high ? size : world->high;
+	pthread_mutex_unlock(&world_mu);
+	life.size = size;
+	life.cut = cut;
+	life.flush_size = 0;
+	life.resizing = true;
+	slot->req =
+	    (struct store_req){.op = STORE_RESIZE, .off = (uint64_t)size * FORGETFUL_SECTOR};
 	submit(slot);
 }
 
@@ -496,13 +616,15 @@ static void do_something(void *ctx)
 		begin_flush(slot, false);
 	} else if (kind < 82) {
 		begin_flush(slot, true);
-	} else if (kind < 91) {
+	} else if (kind < 88) {
 		world->evicted += cache_evict(life.cache, below(SIZE), below(SIZE)) > 0;
-	} else if (kind < 94) {
+	} else if (kind < 91) {
 		/* What the donor has not flushed and is dropped, it may lose: that is told, but lost. */
 		if (!cache_unflushed(life.cache))
-			cache_drop_clean(life.cache, SIZE);
-	} else if (kind < 97) {
+			cache_drop_clean(life.cache, cache_size(life.cache));
+	} else if (kind < 96) {
+		begin_resize(slot);
+	} else if (kind < 98) {
 		commit_time(NULL);
 	} else {
 		pthread_mutex_lock(&world_mu);
@@ -521,6 +643,7 @@ static void child_work(void)
 	life_open();
 	/* The test has seen to it that nothing is open: what was promised is what there is. */
 	memcpy(life.value, world->promised, sizeof(life.value));
+	life.size = world->donor.size;
 	for (unsigned i = 0; i < OPS; i++) {
 		come_by(AT_OPERATION);
 		rig_call(life.ir.rig.loops[0], do_something, NULL);
@@ -604,6 +727,26 @@ static void check_seen(const uint32_t *seen, const uint32_t *donor, const char *
 	}
 }
 
+static void look_size(void *ctx)
+{
+	*(uint64_t *)ctx = cache_size(life.cache);
+}
+
+static void check_size(const char *what)
+{
+	uint64_t bytes;
+	uint32_t size;
+
+	rig_call(life.ir.rig.loops[0], look_size, &bytes);
+	size = (uint32_t)(bytes / FORGETFUL_SECTOR);
+	rig_check(bytes % FORGETFUL_SECTOR == 0 && size >= world->low && size <= world->high,
+	    "%s: the region has %llu bytes; promised %u to %u sectors", what,
+	    (unsigned long long)bytes, world->low, world->high);
+	rig_check(size == world->donor.size, "%s: the region has %u sectors, at the donor %u", what,
+	    size, world->donor.size);
+	world->low = world->high = size;
+}
+
 /* Opens what the child has left, looks at everything, pushes it, and begins the next life with that. */
 static void verify(const char *what, uint64_t seed)
 {
@@ -625,6 +768,7 @@ static void verify(const char *what, uint64_t seed)
 		rig_check(world->donor.stable[s] == seen[s],
 		    "%s: sector %u was %u before all was pushed, and is %u now", what, s, seen[s],
 		    world->donor.stable[s]);
+	check_size(what);
 	life_close(rig_random_below(&random, 2) ? index_ask_close : index_ask_abandon);
 	memcpy(world->promised, seen, sizeof(seen));
 	memset(world->since_count, 0, sizeof(world->since_count));
@@ -644,6 +788,8 @@ static const struct {
     {AT_DONOR_WRITE, "donor's write", 40},
     {AT_DONOR_WRITE, "donor's write", 40},
     {AT_DONOR_FLUSH, "donor's flush", 8},
+    {AT_DONOR_RESIZE, "donor's resize", 3},
+    {AT_RESIZED, "local cut", 3},
     {AT_PROMISE, "promise", 6},
     {AT_NOTHING, "nothing", 1},
 };
@@ -662,6 +808,7 @@ static void lives(bool power)
 	    mmap(NULL, sizeof(*world), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(world, MAP_FAILED);
 	world->tag = 100000;
+	world->donor.size = world->low = world->high = SECTORS;
 	for (unsigned s = 0; s < SECTORS; s++)
 		world->donor.now[s] = world->donor.stable[s] = world->promised[s] =
 		    s / 64 % 3 ? s + 1 : 0;
@@ -675,9 +822,9 @@ static void lives(bool power)
 			verify(what, rig_random(&random));
 		}
 	printf(
-	    "%s: %u cut off; %u writes, %u pushes, %u promises, %u evictions; the donor lost %u times\n",
+	    "%s: %u cut off; %u writes, %u pushes, %u promises, %u resizes, %u evictions; the donor lost %u times\n",
 	    power ? "power" : "kill", cuts, world->writes, world->donor.pushes, world->promises,
-	    world->evicted, world->donor.losses);
+	    world->resizes, world->evicted, world->donor.losses);
 	ck_assert_uint_gt(cuts, rounds * 4);
 	rig_tmpdir_remove(dir);
 	munmap(world, sizeof(*world));

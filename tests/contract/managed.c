@@ -124,6 +124,42 @@ START_TEST(others_changes_are_seen)
 }
 END_TEST
 
+/* A region of which all is pulled, and that another client cuts, while it is open here. */
+START_TEST(others_cuts_are_seen)
+{
+	struct handle *handle, *theirs;
+	struct mr_look look;
+
+	mr_setup(_i);
+	mr.conf.pull = PULL_ALL;
+	theirs = client_create(&mr.other, "r");
+	for (unsigned i = 0; i < 64; i++)
+		mr_put(theirs, i * MIB, mr.data + i % 4 * MIB, MIB);
+	client_close_handle(&mr.other, theirs);
+	mr_begin();
+	handle = mr_open(&mr.top, "r", POOL_READ);
+	for (unsigned i = 15; i > 9; i--) {
+		theirs = mr_open(&mr.other, "r", POOL_READ | POOL_WRITE);
+		ck_assert_int_eq(set_size(&mr.other, NULL, theirs, i * 4 * MIB + 100), 0);
+		client_close_handle(&mr.other, theirs);
+		if (mr.is_peer)
+			for (unsigned tries = 0; tries < MR_WAIT_TRIES; tries++) {
+				look = mr_look("r");
+				if (look.region.cache.size == i * 4 * MIB + 100)
+					break;
+				mr_reads(handle, 0, mr.data, 4096);
+				usleep(100);
+			}
+		ck_assert_uint_eq(mr_attr_of(&mr.top, "r").size, i * 4 * MIB + 100);
+		mr_reads(handle, i * 4 * MIB - 4096, mr.data + 4 * MIB - 4096, 4096);
+		mr_reads(handle, i * 4 * MIB, mr.data, 100);
+	}
+	client_close_handle(&mr.top, handle);
+	mr_end(false);
+	mr_teardown();
+}
+END_TEST
+
 START_TEST(sizes)
 {
 	static const uint8_t zeros[MIB];
@@ -230,10 +266,55 @@ START_TEST(xattrs)
 }
 END_TEST
 
+/* The last writer is gone, the lease is not given back yet, and others get and use it: who opens the region for writing
+ * now gets another one, not that. */
+START_TEST(a_lease_that_others_had_is_not_used_again)
+{
+	struct client_conf cc = {.pool = "ram"};
+	struct client_req open = {.req = {.op = POOL_OPEN, .flags = POOL_READ | POOL_WRITE}};
+	struct client_wait *wait;
+	struct handle *handle, *theirs;
+	struct proxy proxy;
+
+	mr_setup(_i);
+	mr.serve.pools[0]->lease_ms = 1000;
+	client_close(&mr.lower);
+	proxy_start(&proxy, mr.serve.port);
+	cc.port = proxy.port;
+	ck_assert_int_eq(client_open(&mr.lower, mr.rig.loops[0], &cc, NULL), 0);
+	mr_begin();
+	handle = client_create(&mr.top, "r");
+	open.req.id = handle->region_id;
+	mr_put(handle, 0, mr.data, MIB);
+	for (unsigned i = 0; i < MR_WAIT_TRIES && mr_look("r").region.cache.dirty; i++)
+		usleep(MR_WAIT_US);
+	proxy_tell(&proxy, "blackhole");
+	client_close_handle(&mr.top, handle); /* the FLUSH that comes now is held */
+	theirs = mr_open(&mr.other, "r", POOL_READ | POOL_WRITE);
+	mr_put(theirs, 4096, mr.data + 99, 4096);
+	client_close_handle(&mr.other, theirs);
+	wait = client_begin(&mr.top, &open, 1);
+	proxy_tell(&proxy, "resume");
+	client_end(wait);
+	ck_assert_int_eq(open.err, 0);
+	handle = open.req.ret_handle;
+	mr_reads(handle, 4096, mr.data + 99, 4096);
+	mr_put(handle, 0, mr.data + 5, 4096);
+	ck_assert_int_eq(mr_flush(handle), 0);
+	mr_other_reads("r", 0, mr.data + 5, 4096);
+	mr_other_reads("r", 4096, mr.data + 99, 4096);
+	client_close_handle(&mr.top, handle);
+	mr_end(false);
+	proxy_stop(&proxy);
+	mr_teardown();
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	const TTest *const tests[] = {what_is_flushed_has_arrived,
-	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, sizes, names, xattrs};
+	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, others_cuts_are_seen, sizes,
+	    names, xattrs};
 	Suite *s = suite_create("managed");
 	TCase *tc = tcase_create("promises");
 
@@ -241,6 +322,8 @@ static Suite *suite(void)
 	tcase_add_unchecked_fixture(tc, rig_tmpdirs_begin, rig_tmpdirs_end);
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
 		tcase_add_loop_test(tc, tests[i], 0, MR_STACKS);
+	tcase_add_loop_test(
+	    tc, a_lease_that_others_had_is_not_used_again, MR_PEER_MEMORY, MR_STACKS);
 	suite_add_tcase(s, tc);
 	return s;
 }

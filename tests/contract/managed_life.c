@@ -6,14 +6,46 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cache_index.h"
 #include "core/rescue.h"
 #include "tests/lib/managed_rig.h"
+
+/* ---- a disk on which the index can't be written ---- */
+
+enum { FOREVER = 1 << 30 };
+
+static atomic_int index_failures; /* so many writes of it fail */
+
+static bool is_index(int fd)
+{
+	char name[64], target[RIG_PATH_MAX];
+	ssize_t len;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	len = readlink(name, target, sizeof(target) - 1);
+	if (len < 0)
+		return false;
+	target[len] = '\0';
+	return strstr(target, "/index") != NULL;
+}
+
+ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t off)
+{
+	if (index_failures > 0 && is_index(fd) && atomic_fetch_sub(&index_failures, 1) > 0) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, buf, len, off);
+}
+
+/* ---- the tests ---- */
 
 START_TEST(remount_fetches_nothing)
 {
@@ -223,10 +255,45 @@ START_TEST(dirty_rows_are_not_evicted)
 }
 END_TEST
 
+/* A region that became shorter at the donor, and an index that does not hear of it in time: the next life would make it
+ * as long as it was, with zeros. */
+START_TEST(a_cut_is_made_when_the_index_has_it)
+{
+	struct pool_req req = {.op = POOL_SETATTR, .set = POOL_SET_SIZE, .attr.size = 5000};
+
+	mr_setup(_i);
+	mr.conf.push_interval_ms = 600000;
+	mr.conf.durability = CACHE_LOCAL;
+	mr_begin();
+	req.handle = client_create(&mr.top, "r");
+	req.id = req.handle->region_id;
+	mr_put(req.handle, 0, mr.data, MIB);
+	ck_assert_int_eq(mr_flush(req.handle), 0);
+	sleep(2); /* the index is at rest */
+	index_failures = 1;
+	ck_assert_int_eq(client_ask(&mr.top, &req), 0);
+	ck_assert_int_le(index_failures, 0);
+	index_failures = FOREVER; /* as if it were killed here */
+	mr_give_up();
+	client_close_handle(&mr.top, req.handle);
+	mr_end(true);
+	index_failures = 0;
+	mr_begin();
+	for (unsigned i = 0; i < MR_WAIT_TRIES && mr_look("r").status.recovering; i++)
+		usleep(MR_WAIT_US);
+	ck_assert_uint_eq(mr_attr_of(&mr.top, "r").size, 5000);
+	mr_end(false);
+	ck_assert_uint_eq(mr_attr_of(&mr.other, "r").size, 5000);
+	mr_other_reads("r", 0, mr.data, 5000);
+	mr_teardown();
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	const TTest *const tests[] = {remount_fetches_nothing, given_up_is_pushed_by_the_next,
-	    conflicts_go_aside, flush_is_in_the_index, dirty_rows_are_not_evicted};
+	    conflicts_go_aside, flush_is_in_the_index, dirty_rows_are_not_evicted,
+	    a_cut_is_made_when_the_index_has_it};
 	Suite *s = suite_create("managed_life");
 	TCase *tc = tcase_create("lives");
 

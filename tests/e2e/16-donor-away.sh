@@ -37,6 +37,42 @@ ends_by() {
 	done
 }
 
+# opened_ends_by SIGNAL: WORDS…: like ends_by for files $M/o1, $M/o2, … that are open before the donor goes away: each
+# argument is [--direct|]OP[|OP]: all but the last OP are done at once, the last one waits.
+opened_ends_by() {
+	local signal=$1 spec n=0 i ops direct pids=()
+	shift
+	for spec in "$@"; do
+		n=$((n + 1))
+		direct=
+		[[ $spec != --direct* ]] || direct=--direct
+		# shellcheck disable=SC2086
+		talk "o$n" env --default-signal=INT "$TOOLS/fileop" $direct "$M/o$n" -
+	done
+	donor_kill
+	n=0
+	for spec in "$@"; do
+		n=$((n + 1))
+		IFS='|' read -r -a ops <<<"${spec#--direct|}"
+		for ((i = 0; i < ${#ops[@]} - 1; i++)); do
+			tell "o$n" "${ops[i]}"
+		done
+		echo "${ops[-1]}" >&"${TALK_IN[o$n]}"
+		pids+=("${TALK_PID[o$n]}")
+	done
+	sleep 1
+	still_waiting "${pids[@]}"
+	for ((n = 1; n <= $#; n++)); do
+		! read -r -t 0 <&"${TALK_OUT[o$n]}" || fail "does not wait: ${!n}"
+	done
+	for ((n = 1; n <= $#; n++)); do
+		kill -"$signal" "${TALK_PID[o$n]}"
+		wait_until 3 process_gone "${TALK_PID[o$n]}" || fail "survives SIG$signal: ${!n}"
+		hang_up "o$n" 2>/dev/null
+	done
+	donor_back
+}
+
 step "hard: SIGKILL and SIGINT end every kind of waiting"
 mount_pool disk "$M"
 fileop --create "$M/a" write 0 64M 1 , fsync , drop
@@ -102,6 +138,36 @@ at_least "the reader's exit code" "$JOB_CODE" 1
 hang_up holder
 contains "what the writer got" "$(<"$T/talk.holder.log")" "write: E"
 donor_back
+
+step "managed: SIGKILL and SIGINT end every kind of waiting, also in files that were open before"
+reset_opened() {
+	local n
+	for ((n = 1; n <= 12; n++)); do
+		"$TOOLS/fileop" --create "$M/o$n" truncate 0 , write 0 2M "$n" , fsync >/dev/null
+	done
+}
+managed_waits=("read 0 4096" "--direct|read 0 1M" "write 100 50 1" "write 0 4096 1|fsync" "truncate 100" "truncate 9000000"
+	"write 0 8192 1|truncate 5000" "fallocate punch 100 50" "seek hole 0" "fallocate reserve 0 9000000"
+	"map 0 1M shared r|map-touch 0 1M" "verify 0 1M 12")
+for cache in memory "$T/cache"; do
+	for signal in KILL INT; do
+		mount_pool disk "$M"
+		reset_opened
+		umount_dir "$M"
+		mount_pool disk "$M" -o "cache=$cache,pull=none,push_interval=100ms"
+		opened_ends_by "$signal" "${managed_waits[@]}"
+		eventually 20 "an answer" timeout 5 ls "$M" >/dev/null
+		donor_kill
+		ends_by "$signal" "${waits[@]}" "setfattr -n user.remram.pull_order -v 0-64K:1 $M/a"
+		donor_back
+		eventually 20 "an answer" timeout 5 ls "$M" >/dev/null
+		[[ -e $M/a ]] || run mv "$M/b" "$M/a"
+		umount_dir "$M"
+	done
+done
+mount_pool disk "$M"
+fileop "$M/a" truncate 0 , write 0 64M 1 , fsync
+umount_dir "$M"
 
 step "soft,timeo=2s: requests fail with EIO after 2 s, and work when the donor is back"
 mount_pool disk "$M" -o soft,timeo=2s

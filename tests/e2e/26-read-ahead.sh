@@ -40,6 +40,16 @@ for engine in "psync" "libaio --iodepth=4"; do
 done
 run rm "$M/behind"
 
+step "what somebody else writes, who only writes, is seen"
+fileop --create "$T/other" write 0 1M 2
+talk reader "$TOOLS/fileop" --direct --bs=16K "$M/file" -
+tell reader verify 0 256K 1
+run dd if="$T/other" of="$M/file" bs=16k skip=17 seek=17 count=1 conv=notrunc oflag=direct status=none
+tell reader verify 256K 16K 1
+tell reader verify 272K 16K 2
+hang_up reader
+fileop "$M/file" write 272K 16K 1 , fsync
+
 step "a connection that is cut while it reads ahead"
 job "$TOOLS/fileop" --direct --bs=4K "$M/file" verify 0 32M 1 , verify 0 32M 1
 reader=$JOB

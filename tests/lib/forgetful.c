@@ -51,6 +51,8 @@ static void change(struct forgetful *donor, const struct store_req *req)
 	for (uint64_t i = 0; i < count; i++)
 		donor->bytes->now[first + i] =
 		    req->op == STORE_ZERO ? 0 : forgetful_tag(buf + i * FORGETFUL_SECTOR);
+	if (req->op == STORE_WRITE && first + count > donor->bytes->size)
+		donor->bytes->size = (uint32_t)(first + count);
 	donor->bytes->pushes++;
 	pthread_mutex_unlock(donor->mu);
 	donor->changed(false);

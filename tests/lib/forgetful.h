@@ -27,6 +27,7 @@ enum {
 struct forgetful_bytes {
 	uint32_t now[FORGETFUL_SECTORS]; /* as a reader sees it */
 	uint32_t stable[FORGETFUL_SECTORS]; /* what it has for good */
+	uint32_t size; /* sectors; for good: a WRITE beyond makes it longer */
 	bool flush_fails; /* it has lost something and not said so yet */
 	unsigned pushes, losses; /* how many there were */
 };

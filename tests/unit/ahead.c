@@ -17,9 +17,17 @@
 
 enum { KIB = 1024, SIZE = 8 * 1024 * KIB, HELD_MAX = 64, REGION = 7, READ_LEN = 32 * KIB };
 
+struct donor;
+
+struct donor_handle {
+	struct handle handle;
+	struct donor *donor;
+};
+
 struct donor {
 	struct pool pool;
-	struct handle handle;
+	struct donor_handle handles[2];
+	unsigned opens;
 	uint8_t *bytes;
 	bool hold; /* requests wait for let_go */
 	bool away; /* an interrupt ends a request */
@@ -58,7 +66,7 @@ static void end(struct donor *donor, struct store_req *req, bool seen)
 
 static struct donor *donor_of(struct store *store)
 {
-	return (struct donor *)((char *)store - offsetof(struct donor, handle));
+	return ((struct donor_handle *)store)->donor;
 }
 
 static void donor_submit(struct store *store, struct store_req *req)
@@ -123,29 +131,37 @@ static const struct store_ops donor_store_ops = {
     .destroy = donor_destroy,
 };
 
+static bool is_donors(const struct donor *donor, const struct handle *handle)
+{
+	return handle == &donor->handles[0].handle || handle == &donor->handles[1].handle;
+}
+
 static void donor_pool_submit(struct pool *pool, struct pool_req *req)
 {
 	struct donor *donor = (struct donor *)pool;
+	struct donor_handle *dh;
 
 	switch (req->op) {
 	case POOL_OPEN:
-		store_init(&donor->handle.store, &donor_store_ops, SIZE);
-		donor->handle.store.stats = &donor->stats;
-		donor->handle.region_id = REGION;
-		donor->handle.flags = req->flags;
-		req->ret_handle = &donor->handle;
+		dh = &donor->handles[donor->opens++];
+		dh->donor = donor;
+		store_init(&dh->handle.store, &donor_store_ops, SIZE);
+		dh->handle.store.stats = &donor->stats;
+		dh->handle.region_id = REGION;
+		dh->handle.flags = req->flags;
+		req->ret_handle = &dh->handle;
 		break;
 	case POOL_CLOSE:
-		ck_assert_ptr_eq(req->handle, &donor->handle);
-		store_destroy(&donor->handle.store);
+		ck_assert(is_donors(donor, req->handle));
+		store_destroy(&req->handle->store);
 		donor->closes++;
 		break;
 	case POOL_SETATTR:
-		ck_assert_ptr_eq(req->handle, &donor->handle);
+		ck_assert(is_donors(donor, req->handle));
 		memset(donor->bytes + req->attr.size, 0, SIZE - req->attr.size);
 		break;
 	case POOL_GETATTR:
-		ck_assert_ptr_eq(req->handle, &donor->handle);
+		ck_assert(is_donors(donor, req->handle));
 		break;
 	default:
 		break;
@@ -160,7 +176,7 @@ static const struct pool_ops donor_pool_ops = {.name = "donor", .submit = donor_
 struct place {
 	struct donor donor;
 	struct pool *pool;
-	struct handle *handle;
+	struct handle *handle, *writer; /* another one that only writes */
 	unsigned notices;
 };
 
@@ -192,6 +208,10 @@ static void place_start(struct place *place, unsigned flags)
 	ask(place, &req);
 	ck_assert_int_eq(req.err, 0);
 	place->handle = req.ret_handle;
+	req.flags = POOL_WRITE | (flags & POOL_SHARED);
+	ask(place, &req);
+	ck_assert_int_eq(req.err, 0);
+	place->writer = req.ret_handle;
 }
 
 static void place_stop(struct place *place)
@@ -199,10 +219,14 @@ static void place_stop(struct place *place)
 	struct pool_req req = {.op = POOL_CLOSE, .handle = place->handle};
 
 	let_all_go(&place->donor);
-	ask(place, &req);
+	if (place->handle)
+		ask(place, &req);
 	let_all_go(&place->donor);
 	ck_assert_int_eq(req.err, 0);
-	ck_assert_uint_eq(place->donor.closes, 1);
+	req.handle = place->writer;
+	ask(place, &req);
+	ck_assert_int_eq(req.err, 0);
+	ck_assert_uint_eq(place->donor.closes, 2);
 	pool_destroy(place->pool);
 	free(place->donor.bytes);
 	loop_simulate(0);
@@ -225,9 +249,12 @@ static void op_done(struct store_req *req, int err)
 	}
 }
 
+/* What changes bytes does so through either handle. */
 static void begin(
     struct place *place, struct op *op, enum store_op what, uint64_t off, uint64_t len)
 {
+	struct handle *handle;
+
 	op->req = (struct store_req){
 	    .op = what,
 	    .flags =
@@ -238,7 +265,9 @@ static void begin(
 	    .done = op_done,
 	};
 	op->err = 1;
-	store_submit(&place->handle->store, &op->req);
+	handle = what == STORE_READ || rig_random_below(&place->donor.random, 2) ? place->handle
+										 : place->writer;
+	store_submit(&handle->store, &op->req);
 }
 
 /* Reads, letting the donor answer; the bytes must be what it has. */
@@ -327,7 +356,7 @@ START_TEST(other_reads_pass_by)
 			expect(&place, off, 2 * AHEAD_READ_MAX);
 		ck_assert_uint_eq(place.donor.reads, 500 + SIZE / (2 * AHEAD_READ_MAX));
 	} else { /* no lease, no reading ahead */
-		ck_assert_ptr_eq(place.handle, &place.donor.handle);
+		ck_assert(is_donors(&place.donor, place.handle));
 	}
 	ck_assert_uint_eq(stats_of(&place).bytes, 0);
 	place_stop(&place);
@@ -571,9 +600,8 @@ START_TEST(a_close_waits)
 	let_all_go(&place.donor);
 	ck_assert_int_eq(req.err, 0);
 	ck_assert_uint_eq(place.donor.closes, 1);
-	pool_destroy(place.pool);
-	free(place.donor.bytes);
-	loop_simulate(0);
+	place.handle = NULL;
+	place_stop(&place);
 }
 END_TEST
 

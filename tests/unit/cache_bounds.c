@@ -57,6 +57,87 @@ START_TEST(the_bound_on_local_bytes_holds)
 }
 END_TEST
 
+/* Fills a cache of 2 MiB whose donor takes nothing: all but the last 256 KiB are dirty, and stay so. */
+static void fill_all_but_a_chunk(void)
+{
+	stage_begin(
+	    &(struct cache_rig_conf){.size = 16 * MIB, .cache_size = 2 * MIB, .interval_ms = 10});
+	stage_fill_remote(8 * MIB, MIB);
+	stage_hold(stage.cr.remote, STORE_WRITE);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, MIB, stage.out, 0), 0);
+	ck_assert_int_eq(stage_op(STORE_WRITE, MIB, MIB - CACHE_CHUNK, stage.out, 0), 0);
+}
+
+static void donor_is_back(void)
+{
+	fault_clear(stage.cr.remote);
+	fault_release(stage.cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, SECOND);
+}
+
+/* A writer that waits for room goes on when a chunk is clean and nobody reads it any more. */
+START_TEST(a_readers_end_gives_room)
+{
+	struct stage_req reader, writer;
+
+	fill_all_but_a_chunk();
+	stage_expect(stage.cr.store, 8 * MIB, CACHE_CHUNK, stage.out);
+	stage_hold(stage.cr.local, STORE_READ);
+	stage_start(&reader, STORE_READ, 8 * MIB, 4096, stage.in, 0);
+	stage_start(&writer, STORE_WRITE, 4 * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!reader.sr.done && !writer.sr.done);
+	fault_clear(stage.cr.local);
+	fault_release(stage.cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, MS);
+	ck_assert(reader.sr.done && writer.sr.done && writer.sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
+/* The same for what it had lent. */
+START_TEST(a_loans_end_gives_room)
+{
+	struct stage_req reader, writer;
+
+	fill_all_but_a_chunk();
+	stage_expect(stage.cr.store, 8 * MIB, CACHE_CHUNK, stage.out);
+	stage_start(&reader, STORE_READ, 8 * MIB, 4096, stage.in, STORE_LEND);
+	ck_assert(reader.sr.done && reader.sr.req.ret_lent);
+	stage_start(&writer, STORE_WRITE, 4 * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!writer.sr.done);
+	store_unlend(stage.cr.store, 8 * MIB, 4096);
+	sim_run(&stage.sim, MS);
+	ck_assert(writer.sr.done && writer.sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
+/* The same for room that was kept for a fetch, which has failed; all who have room then go on. */
+START_TEST(a_fetch_that_fails_gives_room)
+{
+	struct stage_req reader, writers[3];
+
+	fill_all_but_a_chunk();
+	stage_hold(stage.cr.remote, STORE_READ);
+	stage_start(&reader, STORE_READ, 8 * MIB, CACHE_CHUNK, stage.in, 0);
+	for (unsigned i = 0; i < 3; i++)
+		stage_start(&writers[i], STORE_WRITE, (4 + i) * MIB, 4096, stage.out, 0);
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert(!reader.sr.done && !writers[0].sr.done);
+	store_interrupt(&reader.sr.req);
+	sim_run(&stage.sim, MS);
+	ck_assert_int_eq(reader.sr.err, -EINTR);
+	for (unsigned i = 0; i < 3; i++)
+		ck_assert(writers[i].sr.done && writers[i].sr.err == 0);
+	donor_is_back();
+	stage_end();
+}
+END_TEST
+
 /* A region of many GiB: what the state takes. */
 START_TEST(the_state_is_at_most_128_kib_per_gib)
 {
@@ -147,6 +228,55 @@ START_TEST(clean_blocks_are_dropped_when_the_remote_moves_on)
 }
 END_TEST
 
+/* A remote that became shorter: that is so at once, whatever is under way. */
+START_TEST(a_shorter_remote_is_believed_at_once)
+{
+	struct stage_req a;
+
+	stage_begin(&(struct cache_rig_conf){.size = 8 * MIB});
+	stage_fill_remote(0, MIB);
+	stage_fill_remote(7 * MIB, MIB);
+	stage_expect(stage.cr.store, 7 * MIB, MIB, stage.out);
+	stage_hold(stage.cr.remote, STORE_READ);
+	stage_start(&a, STORE_READ, 0, 4 * KIB, stage.in, 0);
+	cache_drop_clean(stage.cr.cache, 6 * MIB + 100);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 6 * MIB + 100);
+	cache_audit(stage.cr.cache);
+	fault_clear(stage.cr.remote);
+	ck_assert_int_eq(
+	    sim_op(&stage.sim, stage.cr.memory[1], STORE_RESIZE, 6 * MIB + 100, 0, NULL, 0), 0);
+	fault_release(stage.cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&stage.sim, MS);
+	ck_assert(a.sr.done && a.sr.err == 0);
+	stage_expect(stage.cr.store, 0, MIB, stage.out);
+	for (uint64_t off = 6 * MIB; off < 8 * MIB; off += MIB)
+		stage_expect(stage.cr.store, off, MIB, store_zeros);
+	/* And it can be written to, and grow. */
+	ck_assert_int_eq(stage_op(STORE_WRITE, 7 * MIB, 5000, stage.out, 0), 0);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 7 * MIB + 5000);
+	ck_assert_int_eq(stage_op(STORE_RESIZE, 8 * MIB, 0, NULL, 0), 0);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(7 * MIB, 5000, stage.out);
+	stage_expect(stage.cr.store, 6 * MIB, MIB, store_zeros);
+	stage_expect(stage.cr.store, 7 * MIB, 5000, stage.out);
+	stage_end();
+}
+END_TEST
+
+/* But not shorter than what is to be pushed. */
+START_TEST(a_shorter_remote_does_not_cut_what_is_dirty)
+{
+	stage_begin(&(struct cache_rig_conf){.size = 8 * MIB, .interval_ms = 1000});
+	ck_assert_int_eq(stage_op(STORE_WRITE, 7 * MIB, 5000, stage.out, 0), 0);
+	cache_drop_clean(stage.cr.cache, 6 * MIB);
+	ck_assert_uint_eq(cache_size(stage.cr.cache), 8 * MIB);
+	stage_expect(stage.cr.store, 7 * MIB, 5000, stage.out);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(7 * MIB, 5000, stage.out);
+	stage_end();
+}
+END_TEST
+
 static void set_flag(struct cache_call *call, int err)
 {
 	*(bool *)(call + 1) = true;
@@ -192,11 +322,16 @@ int main(void)
 	tcase_set_timeout(tc, 20);
 	tcase_add_test(tc, writers_wait_at_max_dirty_and_readers_do_not);
 	tcase_add_test(tc, the_bound_on_local_bytes_holds);
+	tcase_add_test(tc, a_readers_end_gives_room);
+	tcase_add_test(tc, a_loans_end_gives_room);
+	tcase_add_test(tc, a_fetch_that_fails_gives_room);
 	tcase_add_test(tc, the_state_is_at_most_128_kib_per_gib);
 	tcase_add_test(tc, a_scan_leaves_the_hot_set_alone);
 	tcase_add_test(tc, pinned_chunks_stay);
 	tcase_add_test(tc, a_frozen_cache_keeps_what_it_has);
 	tcase_add_test(tc, clean_blocks_are_dropped_when_the_remote_moves_on);
+	tcase_add_test(tc, a_shorter_remote_is_believed_at_once);
+	tcase_add_test(tc, a_shorter_remote_does_not_cut_what_is_dirty);
 	tcase_add_test(tc, a_detached_cache_waits_for_the_next_remote);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

@@ -16,6 +16,7 @@
 #define MIB (1024 * KIB)
 #define MS ((uint64_t)1000000)
 #define SECOND (1000 * MS)
+#define HOUR (3600 * SECOND)
 
 /* ---- a link: answers come back in order, at its rate, a round trip later ---- */
 
@@ -206,6 +207,34 @@ START_TEST(a_hole_that_was_written_meanwhile_is_none)
 }
 END_TEST
 
+/* The same for a push that the remote's answer about its extents is older than, though it had begun before. */
+START_TEST(a_hole_that_was_being_pushed_is_none)
+{
+	static uint8_t in[1 << 20];
+
+	begin(&(struct cache_rig_conf){.size = 8 * MIB, .pull = PULL_NONE, .interval_ms = 1}, MS,
+	    1024 * MIB);
+	attach();
+	fault_add(cr.remote,
+	    &(struct fault_rule){
+		.kind = FAULT_DELAY, .ops = FAULT_OP(STORE_WRITE), .delay_ns = 100 * MS});
+	fault_add(cr.remote, &(struct fault_rule){.kind = FAULT_DELAY,
+				 .ops = FAULT_OP(STORE_EXTENTS),
+				 .after = true,
+				 .delay_ns = 2 * SECOND});
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_WRITE, 0, MIB, data, 0), 0);
+	sim_run(&sim, 90 * MS);
+	ck_assert_uint_eq(cache_pushing(cr.cache), MIB);
+	puller_set_mode(cr.puller, PULL_ALL);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0), 0);
+	ck_assert_uint_eq(cache_evict(cr.cache, 0, MIB), MIB);
+	sim_run(&sim, 10 * SECOND);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_READ, 0, MIB, in, 0), 0);
+	ck_assert_mem_eq(in, data, MIB);
+	end();
+}
+END_TEST
+
 START_TEST(the_order_comes_first)
 {
 	static const struct pull_range order[] = {
@@ -286,6 +315,43 @@ static void job_done(struct pull_job *job, int err)
 	job_err = err;
 	jobs_done++;
 }
+
+static struct sim_req being_written;
+
+static void write_now(struct loop_task *task)
+{
+	sim_submit(cr.store, &being_written);
+}
+
+/* All that is not there is just being written (_i 1: punched): the end of that is what the job waits for. */
+START_TEST(a_job_goes_on_after_a_write)
+{
+	struct pull_job job = {.len = 2 * MIB, .done = job_done};
+	struct loop_task task = {.run = write_now};
+
+	begin(&(struct cache_rig_conf){.size = 8 * MIB, .interval_ms = HOUR / MS}, 10 * MS,
+	    1024 * MIB);
+	attach();
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_WRITE, 0, MIB, data, 0), 0);
+	fault_add(cr.local, &(struct fault_rule){.kind = FAULT_HOLD});
+	being_written = (struct sim_req){
+	    .req = {.op = _i ? STORE_ZERO : STORE_WRITE, .off = MIB, .len = MIB, .buf = data},
+	};
+	loop_defer(sim.loop, &task);
+	sim_run(&sim, MS);
+	ck_assert(!being_written.done);
+	jobs_done = 0;
+	puller_add(cr.puller, &job);
+	sim_run(&sim, SECOND);
+	ck_assert_uint_eq(jobs_done, 0);
+	fault_clear(cr.local);
+	fault_release(cr.local, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, SECOND);
+	ck_assert(being_written.done && being_written.err == 0);
+	ck_assert_uint_eq(jobs_done, 1);
+	end();
+}
+END_TEST
 
 START_TEST(a_job_ends_when_its_range_is_there)
 {
@@ -545,10 +611,12 @@ int main(void)
 	tcase_add_test(tc, nothing_is_pulled_unasked);
 	tcase_add_test(tc, holes_cost_nothing);
 	tcase_add_test(tc, a_hole_that_was_written_meanwhile_is_none);
+	tcase_add_test(tc, a_hole_that_was_being_pushed_is_none);
 	tcase_add_test(tc, the_order_comes_first);
 	tcase_add_test(tc, the_plan_stops_at_the_bound);
 	tcase_add_test(tc, a_failed_pull_is_tried_again);
 	tcase_add_test(tc, a_job_ends_when_its_range_is_there);
+	tcase_add_loop_test(tc, a_job_goes_on_after_a_write, 0, 2);
 	tcase_add_test(tc, a_job_fails_or_is_cancelled);
 	tcase_add_test(tc, a_goal_is_reached);
 	tcase_add_loop_test(tc, a_sequential_reader_gets_the_link, 0, 6);

@@ -16,6 +16,8 @@
 #define MIB (1024 * KIB)
 #define MS ((uint64_t)1000000)
 #define SECOND (1000 * MS)
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
 
 static struct sim sim;
 static struct cache_rig cr;
@@ -153,6 +155,56 @@ START_TEST(writers_wait_while_something_is_too_old)
 }
 END_TEST
 
+/* A donor that is away for days: the promise may be for a day (_i 1: pushes fail; 0: they have no answer). */
+START_TEST(writers_wait_however_old_it_is)
+{
+	static const struct fault_rule away[] = {
+	    {.kind = FAULT_HOLD, .ops = FAULT_OP(STORE_WRITE)},
+	    {.kind = FAULT_FAIL, .ops = FAULT_OP(STORE_WRITE), .err = -EIO},
+	};
+	const uint64_t most = 2 * HOUR;
+	struct pusher_status ps;
+	uint64_t start;
+
+	begin(&(struct cache_rig_conf){
+	    .size = MIB, .interval_ms = 60000, .max_dirty_age_ms = most / MS});
+	fault_add(cr.remote, &away[_i]);
+	put(0, 64 * KIB);
+	put(512 * KIB, 4 * KIB); /* no neighbour */
+	start = loop_now_ns();
+	for (unsigned minutes = 1; minutes < 20 * 24 * 60; minutes += minutes < 300 ? 1 : 60) {
+		uint64_t age;
+
+		sim_run(&sim, start + minutes * MINUTE - loop_now_ns());
+		age = loop_now_ns() - start;
+		pusher_status(cr.pusher, &ps);
+		if (age <= most || age > most + MINUTE)
+			ck_assert_int_eq(ps.holding, age > most);
+		if (age < 6 * 24 * HOUR) {
+			ck_assert_uint_le(status().oldest_dirty_ns, age + 20 * SECOND);
+			ck_assert_uint_ge(status().oldest_dirty_ns + 20 * SECOND, age);
+		} else {
+			ck_assert_uint_ge(status().oldest_dirty_ns + MINUTE, 6 * 24 * HOUR);
+		}
+	}
+	fault_clear(cr.remote);
+	fault_release(cr.remote, FAULT_FIRST_FIRST, 0);
+	sim_run(&sim, MINUTE);
+	pusher_status(cr.pusher, &ps);
+	ck_assert(!ps.holding);
+	ck_assert_uint_eq(status().dirty, 0);
+	/* What is dirty next is new. */
+	sim_run(&sim, HOUR);
+	for (unsigned i = 0; i < 2; i++) {
+		put(i * 512 * KIB, 4 * KIB);
+		sim_run(&sim, SECOND);
+		ck_assert_uint_le(status().oldest_dirty_ns, 3 * SECOND);
+		ck_assert_uint_eq(status().dirty, (i + 1) * 4 * KIB);
+	}
+	end();
+}
+END_TEST
+
 /* 256 MiB to "flush returned", over a round trip of 10 ms. */
 START_TEST(a_flush_uses_the_whole_window)
 {
@@ -255,6 +307,7 @@ int main(void)
 	tcase_add_test(tc, neighbours_go_together);
 	tcase_add_test(tc, failures_are_tried_again_with_longer_and_longer_pauses);
 	tcase_add_test(tc, writers_wait_while_something_is_too_old);
+	tcase_add_loop_test(tc, writers_wait_however_old_it_is, 0, 2);
 	tcase_add_test(tc, a_flush_uses_the_whole_window);
 	tcase_add_test(tc, scattered_blocks_use_the_window_too);
 	tcase_add_test(tc, a_flush_ends_if_pushes_fail_at_once);
