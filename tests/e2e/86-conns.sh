@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # conns=N: long reads over several connections, byte for byte, direct, managed and on a loop device; connections that
-# lag, are cut or refused cost nothing but speed, and status and log say so.
+# are cut or refused cost nothing but speed, and status and log say so.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
-requires fuse fio jq
+requires fuse jq
 donor_start ram=memory:?size=512M
 proxy_port=$(e2e_port)
 "$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
@@ -56,30 +56,9 @@ shared() {
 	fail "nothing was read over further connections"
 }
 
-# passed N: bytes that the N-th oldest connection has brought.
-passed() {
-	run "$TOOLS/ask" "$T/proxy" stats-one "$1" | sed 's/.*down_bytes=\([0-9]*\).*/\1/'
-}
-
+# proxied_are COUNT: connections that the proxy has, those that end included.
 proxied_are() {
 	[[ $(run "$TOOLS/ask" "$T/proxy" stats) == *" connections=$1 "* ]]
-}
-
-# lagging N OPTIONS: mounts over three connections, the N-th of which is 50 ms later than the others.
-lagging() {
-	eventually 5 "those before are gone" proxied_are 0
-	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$2"
-	all_up "$M"
-	eventually 5 "three connections" proxied_are 3
-	network delay 2
-	network delay-one "$1" 50
-}
-
-# verify NAME [OPTION…]: fio's blocks, 16 at a time.
-verify() {
-	run fio --name="$1" --filename="$M/v" --size=6M --rw=randwrite --bs=256k --direct=1 --ioengine=libaio \
-		--iodepth=16 --randseed="$n" --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
-		--output="$T/fio.log" "${@:2}"
 }
 
 M=$T/m
@@ -125,32 +104,6 @@ is "connections" "$(connections "$DONOR_PORT")" 0
 
 for how in direct "cache=memory,pull=all"; do
 	options=$([[ $how == direct ]] || echo ",$how")
-	for n in 1 2 3; do
-		step "$how: answers overtake each other: connection $n lags"
-		lagging "$n" "$options"
-		verify written
-		# What is read now is at the donor alone.
-		umount_dir "$M"
-		lagging "$n" "$options"
-		verify read --verify_only
-		# One open file, read for longer than the late one takes to open it as well.
-		network delay 20
-		for ((i = 0; i < 10; i++)); do
-			[[ $how == direct ]] || run "$REMRAM" evict "$M/f" >/dev/null
-			run fio --name=share --filename="$M/f" --size=96M --rw=read --bs=1M --direct=1 --ioengine=libaio \
-				--iodepth=16 --output="$T/fio.log"
-			(($(passed 1) < 1048576 || $(passed 2) < 1048576 || $(passed 3) < 1048576)) || break
-		done
-		network delay 2
-		for i in 1 2 3; do
-			at_least "bytes over connection $i" "$(passed $i)" 1048576
-		done
-		drop_cache "$M/f"
-		run cmp -n 8M "$T/f" "$M/f"
-		umount_dir "$M"
-	done
-	network delay 0
-
 	step "$how: connections that are cut while they read"
 	eventually 5 "those before are gone" proxied_are 0
 	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$options"
