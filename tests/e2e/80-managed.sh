@@ -16,6 +16,11 @@ value_is() {
 	[[ $(value "$1" "$2") == "$3" ]]
 }
 
+# sees OFF LEN SEED: reading without another open gives this; the file is held open by `talk reader`.
+sees() {
+	[[ $(ask_talk reader verify "$@" 2>/dev/null) == ok ]]
+}
+
 step "what does not go together is refused"
 mkdir "$M"
 # shellcheck disable=SC2034
@@ -55,6 +60,29 @@ for pool in ram disk; do
 	hang_up writer
 	eventually 10 "the lease is given back" "$TOOLS/fileop" "$D/f" write 8M 4096 3
 	fileop --read "$M/f" verify 0 4096 1 , verify 4096 4096 2 , verify 8M 4096 3
+
+	step "$pool: what another writes, the open file and the mapping show"
+	fileop --create "$D/news" write 0 1M 1
+	talk reader "$TOOLS/fileop" --read "$M/news" -
+	tell reader verify 0 1M 1
+	tell reader map 0 1M shared r
+	tell reader map-verify 0 1M 1
+	talk writer "$TOOLS/fileop" "$D/news" -
+	for ((i = 2; i < 6; i++)); do
+		tell writer write $((i * 100000)) 5000 $i
+		eventually 5 "the new bytes" sees $((i * 100000)) 5000 $i
+		tell reader map-verify $((i * 100000)) 5000 $i
+		tell reader verify $((i * 100000 + 5000)) 5000 1
+		tell writer write ${i}M 1M $i
+		eventually 5 "the new end" sees ${i}M 1M $i
+		is "size" "$(attr "$M/news" %s)" $(((i + 1) * 1048576))
+	done
+	# What was not there when the reader was opened, and was read since, changes as well.
+	tell writer write 5M 4096 6
+	eventually 5 "the new bytes" sees 5M 4096 6
+	hang_up writer
+	hang_up reader
+	run rm "$D/news"
 
 	step "$pool: longer, shorter, holes, names"
 	run truncate -s 3000 "$M/f"

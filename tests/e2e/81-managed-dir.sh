@@ -82,6 +82,31 @@ mount_pool disk "$M" -o cache="$C",cache_size=16M,max_dirty=4M
 fileop "$M/wide" verify 0 64M 4 , write 32M 1M 5 , verify 0 32M 4 , verify 32M 1M 5
 umount_dir "$M"
 
+step "a smaller cache at the next mount: what is too much goes, the data stays"
+rm -rf "$C"
+mount_pool disk "$M" -o cache="$C",pull=none
+fileop "$M/wide" verify 0 32M 4
+at_least "resident" "$(value "$M/wide" resident)" 33554432
+umount_dir "$M"
+at_least "size of the cache" "$(du -sm "$C" | cut -f1)" 32
+mount_pool disk "$M" -o cache="$C",cache_size=16M,pull=none
+small_enough() {
+	(($(value "$M/wide" resident) <= 16777216 && $(du -sm "$C" | cut -f1) <= 20))
+}
+# It goes as room is needed for something else.
+talk holder "$TOOLS/fileop" "$M/wide" -
+tell holder write 0 4096 6
+tell holder fsync
+tell holder verify 33M 31M 4
+tell holder verify 0 4096 6
+tell holder verify 4096 33546240 4
+eventually 10 "the rest is given back" small_enough
+hang_up holder
+umount_dir "$M"
+mount_pool disk "$M"
+fileop "$M/wide" verify 0 4096 6 , write 0 4096 4
+umount_dir "$M"
+
 step "no place in the directory: reading goes on, writing says so"
 mkdir "$T/small"
 run mount -t tmpfs -o size=24M tmpfs "$T/small"
@@ -92,4 +117,33 @@ refused ENOSPC "$TOOLS/fileop" --create "$M/more" write 0 32M 6
 umount_dir "$M"
 run umount "$T/small"
 guard_drop mount "$T/small"
+
+# A proxy shows what is on its way.
+proxy_port=$(e2e_port)
+"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" --delay 40 \
+	</dev/null >"$T/proxy.log" 2>&1 &
+guard_add pid $!
+eventually 5 "the proxy's control socket" test -S "$T/proxy"
+
+# most_on_the_way WINDOW: MOST is the most bytes that were, while the file was pulled.
+most_on_the_way() {
+	local now
+	MOST=0
+	mount_source "127.0.0.1:$proxy_port:/disk" "$M" -o cache=memory,pull=all,pull_window="$1"
+	talk reader "$TOOLS/fileop" --read "$M/wide" -
+	while (($(value "$M/wide" resident) < 33554432)); do
+		now=$(run "$TOOLS/ask" "$T/proxy" stats | sed 's/.*queued_bytes=\([0-9]*\).*/\1/')
+		MOST=$((now > MOST ? now : MOST))
+	done
+	hang_up reader
+	umount_dir "$M"
+}
+
+step "pull_window= bounds what is on its way here"
+most_on_the_way 1M
+at_least "bytes on their way" "$MOST" 100000
+at_most "bytes on their way" "$MOST" 1150000
+most_on_the_way 8M
+at_least "bytes on their way" "$MOST" 1150001
+at_most "bytes on their way" "$MOST" 8500000
 finish

@@ -31,6 +31,11 @@ opens() {
 	"$TOOLS/fileop" "$1" size >/dev/null 2>&1
 }
 
+# Bytes that have come from the donor since the mount.
+came() {
+	run "$REMRAM" status --json "$M" | jq '.[0].daemon.connection.bytes_in'
+}
+
 # The client that is killed: slots of the file are written in turn, each time with another seed, made stable, and
 # noted down; now and then the file becomes shorter and longer again behind the slots.
 SLOTS=48
@@ -97,11 +102,26 @@ kill_rounds() {
 }
 
 step "killed while it writes and pushes"
-kill_rounds 6 push_interval=0
+kill_rounds 3 push_interval=0
 step "killed with much that only its directory has"
-kill_rounds 6 durability=local,push_interval=1s
+kill_rounds 3 durability=local,push_interval=1s
 step "killed with less cache than data"
-kill_rounds 6 cache_size=16M,max_dirty=2M,pull=all,push_interval=100ms
+kill_rounds 3 cache_size=16M,max_dirty=2M,pull=all,push_interval=100ms
+
+step "killed: nothing that is intact is fetched again"
+rm -rf "$C"
+mount_far -o "cache=$C"
+fileop --create "$M/f" write 0 16M 1 , fsync
+talk writer "$TOOLS/fileop" "$M/f" -
+tell writer write 4M 64K 2
+tell writer fsync
+daemon_kill "$M"
+hang_up writer || true
+umount_dead "$M"
+mount_far -o "cache=$C"
+fileop --read "$M/f" verify 0 4M 1 , verify 4M 64K 2 , verify 4160K 12224K 1
+at_most "bytes from the donor" "$(came)" 200000
+umount_dir "$M"
 
 step "killed, and what was not pushed is pushed at the next mount, without an open"
 rm -rf "$C"
@@ -163,17 +183,61 @@ fileop "$M/f" write 0 4096 9 , fsync
 fileop --read "$D/f" verify 0 4096 9
 umount_dir "$M"
 
-step "fio, and the connection breaks twenty times"
-mount_far -o "cache=$C,cache_size=32M,max_dirty=8M,push_interval=100ms"
-job fio --name=verify --filename="$M/fio" --size=64M --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
-	--rw=randwrite --bs=4k-64k --bsrange=4k-64k --rate=12m --fsync=50 --output="$T/fio.log"
-for ((i = 0; i < 20; i++)); do
-	sleep "0.$((RANDOM % 200 + 100))"
-	order cut
+# reconnects: of the mount, since it was made.
+reconnects() {
+	run "$REMRAM" status --json "$M" | sed 's/.*"reconnects":\([0-9]*\).*/\1/'
+}
+
+# is_back BEFORE: connected again after that many reconnects.
+is_back() {
+	(($(reconnects) > $1))
+}
+
+# fio_until_cut COUNT NAME [OPTION…]: fio, again and again, while the connection breaks COUNT times, each time after it
+# was made again.
+fio_until_cut() {
+	local count=$1 name=$2 before i
+	shift 2
+	rm -f "$T/enough"
+	# shellcheck disable=SC2016
+	job bash -c 'until [[ -e $0 ]]; do "$@" || exit; done' "$T/enough" fio --name="$name" --filename="$M/fio" \
+		--size=18M --verify=crc32c --verify_fatal=1 --verify_state_save=0 --rw=randwrite --bsrange=4k-64k \
+		--output="$T/$name.log" "$@"
+	eventually 10 "fio has begun" opened_by_fio
+	for ((i = 1; i <= count; i++)); do
+		sleep "0.0$((RANDOM % 40 + 20))"
+		before=$(reconnects)
+		order cut
+		process_alive "$JOB" || fail "fio had ended before cut $i of $count"
+		eventually 10 "connected again" is_back "$before"
+	done
+	touch "$T/enough"
+	job_passes 30
+}
+
+opened_by_fio() {
+	(($("$REMRAM" status --json "$M" | jq '[.[0].daemon.regions[] | select(.name == "fio").open] | add // 0') > 0))
+}
+
+cuts() {
+	run "$TOOLS/ask" "$T/proxy" stats | sed 's/.* cut=\([0-9]*\).*/\1/'
+}
+
+for how in "cache=$C" cache=memory; do
+	step "${how/=\/*/=DIR}: fio, and the connection breaks twenty times while it writes, five times while it verifies"
+	rm -rf "$C"
+	mount_far -o "$how,cache_size=16M,max_dirty=8M,push_interval=100ms"
+	was=$(cuts)
+	fio_until_cut 20 written --rate=,40m --fsync=50 --do_verify=0
+	at_least "cuts" $(($(cuts) - was)) 20
+	at_least "reconnects" "$(reconnects)" 20
+	fio_until_cut 5 verified --verify_only --rate=40m
+	at_least "cuts" $(($(cuts) - was)) 25
+	at_least "reconnects" "$(reconnects)" 25
+	umount_dir "$M"
+	run_for 60 fio --name=there --filename="$D/fio" --size=18M --verify=crc32c --verify_fatal=1 --rw=randwrite \
+		--bsrange=4k-64k --verify_only --verify_state_save=0 --output="$T/there.log"
+	run rm "$D/fio"
 done
-job_passes 90
-umount_dir "$M"
-run_for 60 fio --name=verify --filename="$D/fio" --size=64M --verify=crc32c --verify_fatal=1 --rw=randwrite \
-	--bs=4k-64k --bsrange=4k-64k --verify_only --verify_state_save=0 --output="$T/fio2.log"
 umount_dir "$D"
 finish

@@ -56,6 +56,11 @@ shared() {
 	fail "nothing was read over further connections"
 }
 
+# proxied_are COUNT: connections that the proxy has, those that end included.
+proxied_are() {
+	[[ $(run "$TOOLS/ask" "$T/proxy" stats) == *" connections=$1 "* ]]
+}
+
 M=$T/m
 random_file "$T/f" 96M
 
@@ -98,8 +103,10 @@ umount_dir "$M"
 is "connections" "$(connections "$DONOR_PORT")" 0
 
 for how in direct "cache=memory,pull=all"; do
+	options=$([[ $how == direct ]] || echo ",$how")
 	step "$how: connections that are cut while they read"
-	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$([[ $how == direct ]] || echo ",$how")"
+	eventually 5 "those before are gone" proxied_are 0
+	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$options"
 	all_up "$M"
 	is "connections" "$(connections "$proxy_port")" 3
 	network delay 2
@@ -107,6 +114,7 @@ for how in direct "cache=memory,pull=all"; do
 		# A managed mount reads from the donor what it has not yet.
 		if [[ $how != direct ]]; then
 			umount_dir "$M"
+			eventually 5 "those before are gone" proxied_are 0
 			mount_source "remram://127.0.0.1:$proxy_port/ram?conns=3" "$M" -o "$how"
 			all_up "$M"
 		else
