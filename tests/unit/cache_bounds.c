@@ -209,6 +209,27 @@ START_TEST(a_frozen_cache_keeps_what_it_has)
 }
 END_TEST
 
+/* A local store that writes a part of what it then fails: what is read here is what the remote gets. */
+START_TEST(what_a_failed_write_leaves_is_pushed)
+{
+	static uint8_t left[64 * 1024];
+
+	stage_begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 100000});
+	stage_fill_remote(0, MIB);
+	stage_expect(stage.cr.store, 0, MIB, stage.out);
+	fault_add(stage.cr.local, &(struct fault_rule){.kind = FAULT_TORN,
+				      .ops = FAULT_OP(STORE_WRITE),
+				      .count = 1,
+				      .err = -EIO,
+				      .torn_bytes = 4096});
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out + 64 * KIB, 0), -EIO);
+	ck_assert_int_eq(stage_op(STORE_READ, 0, 64 * KIB, left, 0), 0);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(0, 64 * KIB, left);
+	stage_end();
+}
+END_TEST
+
 START_TEST(clean_blocks_are_dropped_when_the_remote_moves_on)
 {
 	stage_begin(
@@ -329,6 +350,7 @@ int main(void)
 	tcase_add_test(tc, a_scan_leaves_the_hot_set_alone);
 	tcase_add_test(tc, pinned_chunks_stay);
 	tcase_add_test(tc, a_frozen_cache_keeps_what_it_has);
+	tcase_add_test(tc, what_a_failed_write_leaves_is_pushed);
 	tcase_add_test(tc, clean_blocks_are_dropped_when_the_remote_moves_on);
 	tcase_add_test(tc, a_shorter_remote_is_believed_at_once);
 	tcase_add_test(tc, a_shorter_remote_does_not_cut_what_is_dirty);
