@@ -419,7 +419,7 @@ static void promise_begin(void)
 	life.flush_size = 0;
 	for (unsigned s = 0; s < SECTORS; s++) {
 		life.completed[s] = (uint8_t)(world->since_count[s] - life.writing[s]);
-		if (life.completed[s] && s < life.size)
+		if (s < life.size && life.completed[s])
 			life.flush_size = s + 1;
 	}
 }
