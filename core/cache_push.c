@@ -302,6 +302,9 @@ static void push_asked(struct store_req *sreq, int err)
 	op->hole = !err && (op->extents[0].flags & EXTENT_HOLE);
 	if (!err) /* whole blocks of what begins the run */
 		hi = (op->extents[0].off + op->extents[0].len) >> BLOCK_SHIFT;
+	/* The region's last block goes as bytes: a ZERO would not make the region longer there. */
+	if (op->hole)
+		hi = min_u64(hi, (cache->size - 1) >> BLOCK_SHIFT);
 	if (hi <= op->lo) { /* a file system with larger blocks than ours, and odd ones */
 		op->hole = false;
 		hi = op->lo + 1;

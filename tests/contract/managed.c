@@ -194,6 +194,30 @@ START_TEST(sizes)
 }
 END_TEST
 
+/* What a write has made longer stays so when its end is punched before it is pushed. */
+START_TEST(a_punched_end_keeps_its_length)
+{
+	static const uint8_t zeros[MIB];
+	struct handle *handle;
+	struct rig_req punch = {.req = {.op = STORE_ZERO, .off = 8192, .len = MIB - 8192}};
+
+	mr_setup(_i);
+	mr.conf.push_interval_ms = 3600 * 1000;
+	mr_begin();
+	handle = client_create(&mr.top, "r");
+	mr_put(handle, 0, mr.data, MIB);
+	rig_submit(mr.top.loop, &handle->store, &punch, 1);
+	ck_assert_int_eq(punch.err, 0);
+	ck_assert_int_eq(mr_flush(handle), 0);
+	ck_assert_uint_eq(mr_attr_of(&mr.other, "r").size, MIB);
+	mr_other_reads("r", 0, mr.data, 8192);
+	mr_other_reads("r", 8192, zeros, MIB - 8192);
+	client_close_handle(&mr.top, handle);
+	mr_end(false);
+	mr_teardown();
+}
+END_TEST
+
 START_TEST(names)
 {
 	struct pool_req req = {.op = POOL_REMOVE, .name = "r"};
@@ -314,7 +338,7 @@ static Suite *suite(void)
 {
 	const TTest *const tests[] = {what_is_flushed_has_arrived,
 	    the_lease_goes_when_all_is_pushed, others_changes_are_seen, others_cuts_are_seen, sizes,
-	    names, xattrs};
+	    a_punched_end_keeps_its_length, names, xattrs};
 	Suite *s = suite_create("managed");
 	TCase *tc = tcase_create("promises");
 
