@@ -94,7 +94,7 @@ struct cache_op *op_get(struct cache *cache, enum op_kind kind, enum op_user use
 	return op;
 }
 
-void op_put(struct cache_op *op)
+static void op_free(struct cache_op *op)
 {
 	struct cache *cache = op->cache;
 	struct cache_group *group = cache->group;
@@ -104,6 +104,14 @@ void op_put(struct cache_op *op)
 	group->free_ops = op;
 	group->free_op_count++;
 	cache->ops--;
+}
+
+void op_put(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	struct cache_group *group = cache->group;
+
+	op_free(op);
 	if (group->waiting || group->starved)
 		loop_defer(group->loop, &group->task);
 	if (cache->detaching || cache->stopping)
@@ -118,19 +126,22 @@ void op_complete(struct cache_op *op, int err)
 	store_complete(req, err);
 }
 
+/* Without waking anybody: who waits lacked nothing of it before, and the pump would be kicked, and try and fail again,
+ * for as long as what it lacks is in use. */
 void op_give_up(struct cache_op *op)
 {
-	struct cache_group *group = op->cache->group;
+	struct cache *cache = op->cache;
+	struct cache_group *group = cache->group;
 
 	if (op->queue)
 		op_unwait(op);
-	group->reserved -=
-	    op->room; /* without waking: nobody lacked it before, and pumps try again and again */
+	group->reserved -= op->room;
 	op->room = 0;
 	op_buffer_put(op);
-	group->starved = false; /* its own end does not count */
-	op_put(op);
+	op_free(op);
 	group->starved = true;
+	if (cache->detaching || cache->stopping)
+		cache_check_idle(cache);
 }
 
 void op_wait(struct cache_op *op, struct op_queue *queue)
