@@ -308,6 +308,25 @@ void remote_done(struct cache *cache)
 		cache_check_idle(cache);
 }
 
+static bool is_idle(const struct cache *cache)
+{
+	return cache->remote_requests == 0 && cache->ops == 0 && !cache->remote_line.active &&
+	       !cache->local_line.active && !cache->committing;
+}
+
+static void stop_end(struct loop_task *task)
+{
+	struct cache *cache = (struct cache *)((char *)task - offsetof(struct cache, idle));
+	struct cache_call *call = cache->stopping;
+
+	if (!call || !is_idle(cache))
+		return;
+	cache->stopping = NULL;
+	call->done(call, 0);
+}
+
+/* The end of a stop may destroy the cache and its pumps: it comes when whoever ends an operation here is through
+ * with them. */
 void cache_check_idle(struct cache *cache)
 {
 	struct cache_call *call = cache->detaching;
@@ -316,12 +335,8 @@ void cache_check_idle(struct cache *cache)
 		cache->detaching = NULL;
 		call->done(call, 0);
 	}
-	call = cache->stopping;
-	if (call && cache->remote_requests == 0 && cache->ops == 0 && !cache->remote_line.active &&
-	    !cache->local_line.active && !cache->committing) {
-		cache->stopping = NULL;
-		call->done(call, 0);
-	}
+	if (cache->stopping && is_idle(cache))
+		loop_defer(cache->group->loop, &cache->idle);
 }
 
 void cache_attach(struct cache *cache, struct store *remote)
@@ -503,6 +518,7 @@ void cache_destroy(struct cache *cache)
 		return;
 	assert(cache->handles == 0 && cache->ops == 0 && cache->remote_requests == 0);
 	assert(!cache->puller && !cache->pusher && !cache->stopping && !cache->detaching);
+	loop_undefer(cache->group->loop, &cache->idle);
 	for (link = &cache->group->caches; *link != cache; link = &(*link)->next)
 		;
 	*link = cache->next;
@@ -525,6 +541,7 @@ void cache_stop(struct cache *cache, struct cache_call *call)
 	cache_hold_writers(cache, false);
 	flush_abort(cache, -ECANCELED);
 	cache->stopping = call;
+	cache->idle.run = stop_end;
 	cache_check_idle(cache);
 }
 

@@ -199,6 +199,7 @@ struct cache {
 	struct op_queue for_remote; /* wait for a remote */
 	unsigned remote_requests; /* in flight at remotes */
 	struct cache_call *detaching, *stopping;
+	struct loop_task idle; /* ends stopping */
 	bool stopped;
 	int frozen;
 	bool holding; /* cache_hold_writers */
