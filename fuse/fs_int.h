@@ -31,7 +31,8 @@ enum {
 	FS_BIG_COUNT = 32, /* big buffers in use while all is well */
 	/* More of them for when the donor is away: interrupts must still be read; dev.c says how. */
 	FS_BIG_SPARE = 256,
-	FS_BIG_SPARE_TOUCHED = 8, /* where each one costs memory */
+	FS_BIG_SPARE_TOUCHED =
+	    9, /* where each one costs memory: with 40 WRITEs waiting one is left to read in */
 	FS_ARGS = 544, /* bytes that a request other than WRITE and SETXATTR may have: two names */
 	FS_PIPE = 1 << 20, /* bytes: room for 256 fragments: twice what a connection's pipe has */
 	FS_REQS = 2048,
