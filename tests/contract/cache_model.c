@@ -44,6 +44,7 @@ struct slot {
 	uint64_t seq; /* FLUSH: when it was submitted */
 	uint8_t skip[BLOCKS]; /* FLUSH, EXTENTS: writes were under way here */
 	struct extent extents[16];
+	uint64_t evicted; /* EXTENTS: bytes, when it was submitted */
 	uint8_t buf[LONGEST];
 };
 
@@ -162,8 +163,11 @@ static void check_remote(uint64_t seq, const uint8_t *skip)
 	}
 }
 
+/* Not beside evictions: what is pushed and evicted between the remote's answer and its coming is called a hole. */
 static void check_extents(const struct slot *slot)
 {
+	if (m->cr.cache->evicted != slot->evicted)
+		return;
 	for (unsigned i = 0; i < slot->req.ret_extents; i++) {
 		const struct extent *ext = &slot->extents[i];
 
@@ -292,6 +296,7 @@ static void begin_plain(struct slot *slot, enum store_op op, uint64_t off)
 		slot->req.extents_max = 16;
 	}
 	slot->seq = m->seq;
+	slot->evicted = m->cr.cache->evicted;
 	memcpy(slot->skip, m->pending, sizeof(slot->skip));
 	slot->busy = true;
 	m->busy++;
@@ -564,6 +569,8 @@ static void calm_down(void)
 static void restart(void)
 {
 	calm_down();
+	/* A write that failed only when it was to be flushed has made the region longer, too. */
+	m->size = cache_size(m->cr.cache);
 	sim_end(&m->sim, &m->cr);
 	save();
 	cache_rig_close(&m->cr);
