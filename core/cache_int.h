@@ -126,6 +126,7 @@ struct cache_op {
 	struct op_queue waiters; /* operations that wait for this one's end */
 	struct op_queue *queue; /* the queue that this one waits in */
 	struct cache_op *wait_next;
+	uint64_t asked; /* EXTENTS: cache->evicted + cache->drops when the remote was asked */
 	uint64_t pos; /* READ: bytes before it are in req->buf.  EXTENTS: the same for extents */
 	uint64_t room; /* blocks reserved in the group */
 	uint64_t dirtying; /* blocks charged to the group's bound on dirty ones */

@@ -252,10 +252,12 @@ static void extents_replied(struct store_req *sreq, int err)
 	struct cache *cache = op->cache;
 	uint64_t end = op->req->off + op->req->len;
 	bool room = true;
+	/* Bytes that were pushed after the remote looked, and evicted since, were neither there nor are they here. */
+	uint32_t known = op->asked == cache->evicted + cache->drops ? EXTENT_HOLE : 0;
 
 	for (unsigned i = 0; !err && room && i < sreq->ret_extents; i++)
 		room = add_remote(op, min_u64(end, sreq->extents[i].off + sreq->extents[i].len),
-		    sreq->extents[i].flags);
+		    sreq->extents[i].flags & known);
 	op_buffer_put(op);
 	if (err || !room || op->pos >= end)
 		op_complete(op, err);
@@ -287,6 +289,7 @@ static void extents_step(struct cache_op *op)
 	    .extents = (struct extent *)op->buf,
 	    .extents_max = STORE_LEN_MAX / sizeof(struct extent),
 	};
+	op->asked = cache->evicted + cache->drops;
 	remote_submit(op, extents_replied);
 }
 

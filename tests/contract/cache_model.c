@@ -44,7 +44,6 @@ struct slot {
 	uint64_t seq; /* FLUSH: when it was submitted */
 	uint8_t skip[BLOCKS]; /* FLUSH, EXTENTS: writes were under way here */
 	struct extent extents[16];
-	uint64_t evicted; /* EXTENTS: bytes, when it was submitted */
 	uint8_t buf[LONGEST];
 };
 
@@ -163,11 +162,8 @@ static void check_remote(uint64_t seq, const uint8_t *skip)
 	}
 }
 
-/* Not beside evictions: what is pushed and evicted between the remote's answer and its coming is called a hole. */
 static void check_extents(const struct slot *slot)
 {
-	if (m->cr.cache->evicted != slot->evicted)
-		return;
 	for (unsigned i = 0; i < slot->req.ret_extents; i++) {
 		const struct extent *ext = &slot->extents[i];
 
@@ -296,7 +292,6 @@ static void begin_plain(struct slot *slot, enum store_op op, uint64_t off)
 		slot->req.extents_max = 16;
 	}
 	slot->seq = m->seq;
-	slot->evicted = m->cr.cache->evicted;
 	memcpy(slot->skip, m->pending, sizeof(slot->skip));
 	slot->busy = true;
 	m->busy++;
