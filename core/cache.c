@@ -672,9 +672,8 @@ static void handle_interrupt(struct store *store, struct store_req *req)
 		op_complete(op, -EINTR);
 	} else if (op && op->kind == OP_RESIZE) {
 		resize_interrupt(op);
-	} else if (op && (op->kind == OP_FETCH || op->kind == OP_ALLOC) && op->sreq.store) {
-		store_interrupt(&op->sreq);
-	} else if (op && req->op == STORE_EXTENTS) {
+	} else if (op && (req->op == STORE_EXTENTS ||
+			     ((op->kind == OP_FETCH || op->kind == OP_ALLOC) && op->sreq.store))) {
 		store_interrupt(&op->sreq);
 	} else if (op) {
 		flush_interrupt(op);
