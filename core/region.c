@@ -216,10 +216,11 @@ static void change_done(struct store_req *req, int err)
 	struct region_handle *rh = store_pop(req);
 	uint64_t end = req->off + req->len;
 
-	region_touch(rh->region, rh->session, rh->writer);
+	/* The size first: those who are told of the change are told the size. */
 	if (err == 0 && grows(req) &&
 	    end > atomic_load_explicit(&rh->region->size, memory_order_relaxed))
 		extend(rh->region, end);
+	region_touch(rh->region, rh->session, rh->writer);
 	store_complete(req, err);
 }
 
