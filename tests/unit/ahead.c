@@ -350,7 +350,7 @@ START_TEST(other_reads_pass_by)
 	place_start(&place, flags[_i]);
 	if (_i == 2) {
 		for (unsigned i = 0; i < 500; i++)
-			expect(&place, rig_random_below(&place.donor.random, SIZE / 4096) * 4096,
+			expect(&place, rig_random_below(&place.donor.random, SIZE / 16384) * 16384,
 			    4096);
 		for (uint64_t off = 0; off < SIZE; off += 2 * AHEAD_READ_MAX)
 			expect(&place, off, 2 * AHEAD_READ_MAX);
