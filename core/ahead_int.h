@@ -62,7 +62,6 @@ struct ahead_handle {
 	struct ahead_handle *next; /* of ahead->handles */
 	struct handle *lower;
 	struct ahead *ahead;
-	struct store_stats *stats; /* the lower store's, which counts nothing meanwhile */
 	unsigned coming; /* segments whose READ is in flight through it */
 	struct pool_req *closing; /* waits for them */
 	bool lost; /* the lease: it reads ahead no more */
