@@ -6,17 +6,9 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse fio
 donor_start ram=memory:?size=512M
-# The proxy stands between client and donor.
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-network() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+network_start
 real_port=$DONOR_PORT
-DONOR_PORT=$proxy_port
+DONOR_PORT=$NETWORK_PORT
 mount_logged ram "$T/mnt"
 DONOR_PORT=$real_port
 M=$T/mnt

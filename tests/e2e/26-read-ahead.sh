@@ -6,15 +6,8 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse fio loop losetup jq cmp
 donor_start ram=memory:?size=256M
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-network() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
-DONOR_PORT=$proxy_port
+network_start
+DONOR_PORT=$NETWORK_PORT
 mount_pool ram "$T/mnt"
 M=$T/mnt
 

@@ -23,19 +23,12 @@ sees() {
 	[[ $(ask_talk reader verify "$@" 2>/dev/null) == ok ]]
 }
 
-# A proxy for one more client; `order WORDS` speaks to it.
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-order() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+# For one more client.
+network_start
 
 # mount_far DIR: mounts the pool through the proxy.
 mount_far() {
-	local DONOR_PORT=$proxy_port
+	local DONOR_PORT=$NETWORK_PORT
 	mount_pool $pool "$1"
 }
 
@@ -134,12 +127,12 @@ for pool in ram disk; do
 	job "$TOOLS/fileop" --direct "$T/far/f" write 0 4K 20 , sleep 1000 , expect ENOLCK write 0 512K 21 , \
 		expect ENOLCK write 512K 4K 21 , read 0 1M
 	eventually 5 "the first write" "$TOOLS/fileop" --read "$B/f" verify 0 4K 20
-	order blackhole
+	network blackhole
 	sleep 1.5
 	refused "EBUSY" "$TOOLS/fileop" "$B/f" size
 	eventually 10 "another gets the lease" opens "$B/f"
 	fileop --direct "$B/f" write 0 1M 22
-	order resume
+	network resume
 	job_passes 20
 	fileop --direct --read "$B/f" verify 0 1M 22
 	contains "the log" "$(<"$T/donor.log")" "a lease was taken from $(hostname), process $(daemon_pid "$T/far")"

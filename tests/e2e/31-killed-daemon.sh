@@ -8,15 +8,11 @@
 requires fuse
 donor_start ram=memory:?size=64M
 
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
+network_start
 
 # mount_far DIR: mounts the pool through the proxy.
 mount_far() {
-	local DONOR_PORT=$proxy_port
+	local DONOR_PORT=$NETWORK_PORT
 	mount_pool ram "$1"
 }
 
@@ -34,7 +30,7 @@ fileop --create "$T/near/f" write 0 1M 1
 # reader, which begins in the meantime, is answered after 6 s.
 job "$TOOLS/fileop" --read "$T/far/f" drop , sleep 2000 , read 512K 4K
 sleep 0.5
-run "$TOOLS/ask" "$T/proxy" delay 3000 >/dev/null
+network delay 3000
 fileop "$T/near/f" write 0 64K 2
 eventually 6 "a thread waits for the page" waits_for_page "$PID"
 

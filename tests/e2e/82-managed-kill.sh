@@ -12,18 +12,11 @@ KILL_SEED=${SEED:-$SRANDOM}
 echo "# SEED=$KILL_SEED" >&2
 RANDOM=$((KILL_SEED % 32768))
 
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-order() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+network_start
 
 # mount_far [OPTION…]: mounts with the cache directory, through the proxy.
 mount_far() {
-	local DONOR_PORT=$proxy_port
+	local DONOR_PORT=$NETWORK_PORT
 	mount_pool disk "$M" "$@"
 }
 
@@ -163,10 +156,10 @@ umount_dir "$M"
 mount_far -o "cache=$C,push_interval=1h,max_dirty_age=2h"
 talk writer "$TOOLS/fileop" "$M/f" -
 tell writer write 0 64K 7
-order blackhole
+network blackhole
 eventually 15 "the lease is taken" opens "$D/f"
 fileop "$D/f" write 0 1M 8 , fsync
-order resume
+network resume
 [[ $(ask_talk writer fsync | tail -n 1) == failed ]] || fail "fsync has not failed"
 fileop --read "$D/f" verify 0 1M 8
 is_lost() {
@@ -207,7 +200,7 @@ fio_until_cut() {
 	for ((i = 1; i <= count; i++)); do
 		sleep "0.0$((RANDOM % 40 + 20))"
 		before=$(reconnects)
-		order cut
+		network cut
 		process_alive "$JOB" || fail "fio had ended before cut $i of $count"
 		eventually 10 "connected again" is_back "$before"
 	done
@@ -220,7 +213,7 @@ opened_by_fio() {
 }
 
 cuts() {
-	run "$TOOLS/ask" "$T/proxy" stats | sed 's/.* cut=\([0-9]*\).*/\1/'
+	network_says stats | sed 's/.* cut=\([0-9]*\).*/\1/'
 }
 
 for how in "cache=$C" cache=memory; do

@@ -10,13 +10,9 @@ donor_start ram=memory:?size=512M
 M=$T/m D=$T/d
 mount_pool ram "$D"
 fileop --create "$D/f" write 0 64M 1 , fsync
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" \
-	--bandwidth 32M </dev/null >"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
+network_start --bandwidth 32M
 direct=$DONOR_PORT
-DONOR_PORT=$proxy_port
+DONOR_PORT=$NETWORK_PORT
 mount_pool ram "$M" -o cache=memory,pull=all
 DONOR_PORT=$direct
 

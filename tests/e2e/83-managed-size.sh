@@ -9,15 +9,11 @@ requires fuse
 donor_start disk="file:$T/pool?size=512M" --lease 2s
 M=$T/m D=$T/d C=$T/cache
 
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
+network_start
 
 # mount_far [OPTION…]: mounts with a cache, through the proxy.
 mount_far() {
-	local DONOR_PORT=$proxy_port
+	local DONOR_PORT=$NETWORK_PORT
 	mount_pool disk "$M" "$@"
 }
 
@@ -48,7 +44,7 @@ events() {
 			# shellcheck disable=SC2086
 			tell writer ${changes[i]} >/dev/null
 			case $event in
-			cut) run "$TOOLS/ask" "$T/proxy" cut >/dev/null ;;
+			cut) network cut ;;
 			restart)
 				tell writer fsync
 				donor_stop

@@ -7,14 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse jq
 donor_start ram=memory:?size=512M
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-network() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+network_start
 
 # connections PORT: how many connections of clients to it the kernel has.
 connections() {
@@ -58,7 +51,7 @@ shared() {
 
 # proxied_are COUNT: connections that the proxy has, those that end included.
 proxied_are() {
-	[[ $(run "$TOOLS/ask" "$T/proxy" stats) == *" connections=$1 "* ]]
+	[[ $(network_says stats) == *" connections=$1 "* ]]
 }
 
 M=$T/m
@@ -106,16 +99,16 @@ for how in direct "cache=memory,pull=all"; do
 	options=$([[ $how == direct ]] || echo ",$how")
 	step "$how: connections that are cut while they read"
 	eventually 5 "those before are gone" proxied_are 0
-	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$options"
+	mount_source "remram://127.0.0.1:$NETWORK_PORT/ram" "$M" -o "conns=3$options"
 	all_up "$M"
-	is "connections" "$(connections "$proxy_port")" 3
+	is "connections" "$(connections "$NETWORK_PORT")" 3
 	network delay 2
 	for ((round = 0; round < 4; round++)); do
 		# A managed mount reads from the donor what it has not yet.
 		if [[ $how != direct ]]; then
 			umount_dir "$M"
 			eventually 5 "those before are gone" proxied_are 0
-			mount_source "remram://127.0.0.1:$proxy_port/ram?conns=3" "$M" -o "$how"
+			mount_source "remram://127.0.0.1:$NETWORK_PORT/ram?conns=3" "$M" -o "$how"
 			all_up "$M"
 		else
 			drop_cache "$M/f"
@@ -146,7 +139,7 @@ done
 step "further connections are refused: the mount works, and says so"
 network most 1
 real_port=$DONOR_PORT
-DONOR_PORT=$proxy_port
+DONOR_PORT=$NETWORK_PORT
 mount_logged ram "$M" -o conns=3
 DONOR_PORT=$real_port
 read_all "$M"

@@ -7,14 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 requires fuse fio jq
 donor_start ram=memory:?size=256M
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-network() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+network_start
 
 # of DIR NAME: what status says of the mount's connection.
 of() {
@@ -32,18 +25,18 @@ all_up() {
 
 # proxied_are COUNT: connections that the proxy has, those that end included.
 proxied_are() {
-	[[ $(run "$TOOLS/ask" "$T/proxy" stats) == *" connections=$1 "* ]]
+	[[ $(network_says stats) == *" connections=$1 "* ]]
 }
 
 # passed N: bytes that the N-th oldest connection has brought.
 passed() {
-	run "$TOOLS/ask" "$T/proxy" stats-one "$1" | sed 's/.*down_bytes=\([0-9]*\).*/\1/'
+	network_says stats-one "$1" | sed 's/.*down_bytes=\([0-9]*\).*/\1/'
 }
 
 # lagging N OPTIONS: mounts over three connections, the N-th of which is 50 ms later than the others.
 lagging() {
 	eventually 5 "those before are gone" proxied_are 0
-	mount_source "remram://127.0.0.1:$proxy_port/ram" "$M" -o "conns=3$2"
+	mount_source "remram://127.0.0.1:$NETWORK_PORT/ram" "$M" -o "conns=3$2"
 	all_up "$M"
 	eventually 5 "three connections" proxied_are 3
 	network delay 2

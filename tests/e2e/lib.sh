@@ -22,7 +22,7 @@
 # of it is still around after the clean-up.  Exit codes: 0 passed, 1 failed, 77 skipped.
 #
 # Variables: T the test's temporary directory; TOOLS where the test tools are; REMRAM and REMRAMD the programs;
-# DONOR_PORT, DONOR_PID, DONOR_LOG the donor that donor_start started last.
+# DONOR_PORT, DONOR_PID, DONOR_LOG the donor that donor_start started last; NETWORK_PORT the proxy of network_start.
 # Environment: O the build directory (default: build); E2E_PORTS a range for listening (14000-14999);
 # E2E_SECONDS the watchdog's limit for a test (150); CI not empty: a requirement that is absent is a failure.
 
@@ -381,6 +381,26 @@ donor_kill() {
 # donor_back: starts it again, at the same port, with the same arguments.
 donor_back() {
 	donor_run
+}
+
+# ---- the network -----------------------------------------------------------------------------------
+
+# network_start [OPTION…]: a proxy before the donor that listens on DONOR_PORT now: mounts of NETWORK_PORT go through it.
+network_start() {
+	NETWORK_PORT=$(e2e_port)
+	e2e_exec "$TOOLS/proxy" --listen "127.0.0.1:$NETWORK_PORT" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" "$@" \
+		</dev/null >"$T/proxy.log" 2>&1 &
+	guard_add pid $!
+	eventually 5 "the proxy's control socket" test -S "$T/proxy"
+}
+
+# network COMMAND…: a command of tests/tools/proxy.c, which must succeed; network_says prints its answer.
+network() {
+	network_says "$@" >/dev/null
+}
+
+network_says() {
+	run "$TOOLS/ask" "$T/proxy" "$@"
 }
 
 # ---- mounts ----------------------------------------------------------------------------------------

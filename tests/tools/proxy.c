@@ -20,7 +20,7 @@
  *   cut-after BYTES      forward that many more bytes, both directions together, then cut (once)
  *   refuse, accept       close the listening socket (connects get ECONNREFUSED); open it again
  *   most N               listen only while there are fewer than N connections; 0: without a limit
- *   stats                counters as key=value
+ *   stats                counters as key=value; peak_bytes is the most queued since stats was last asked
  *   stats-one N          those of the N-th oldest connection
  *   quit
  *
@@ -130,6 +130,7 @@ static struct {
 	bool quit;
 	/* Counters. */
 	uint64_t accepted, cut, forwarded[2];
+	uint64_t peak; /* the most bytes queued at once since stats were asked for */
 } px;
 
 static void fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3), noreturn));
@@ -191,6 +192,25 @@ static bool link_full(unsigned dir, uint64_t now_ns)
 	return px.bandwidth && px.link_free_ns[dir] > now_ns + PACED_QUEUE_NS;
 }
 
+static uint64_t conns_queued(void)
+{
+	uint64_t queued = 0;
+
+	for (struct conn *conn = px.conns; conn; conn = conn->next) {
+		for (int dir = 0; dir < 2; dir++)
+			queued += conn->flows[dir].in_pos - conn->flows[dir].out_pos;
+	}
+	return queued;
+}
+
+static void note_peak(void)
+{
+	uint64_t queued = conns_queued();
+
+	if (queued > px.peak)
+		px.peak = queued;
+}
+
 static bool is_stalled(const struct conn *conn)
 {
 	return px.stalled || conn->stalled;
@@ -224,6 +244,7 @@ static bool conn_receive(struct conn *conn, unsigned dir)
 		}
 		flow_put(flow, (size_t)got, link_due_ns(conn, dir, (size_t)got, now_ns));
 		total += (size_t)got;
+		note_peak();
 	}
 	return true;
 }
@@ -517,22 +538,19 @@ static int listen_adapt(void)
 
 static void command_stats(char *answer, size_t room)
 {
-	uint64_t queued = 0;
+	uint64_t queued = conns_queued();
 
-	for (struct conn *conn = px.conns; conn; conn = conn->next) {
-		for (int dir = 0; dir < 2; dir++)
-			queued += conn->flows[dir].in_pos - conn->flows[dir].out_pos;
-	}
 	snprintf(answer, room,
 	    "ok connections=%u accepted=%" PRIu64 " cut=%" PRIu64 " up_bytes=%" PRIu64
-	    " down_bytes=%" PRIu64 " queued_bytes=%" PRIu64 " delay_ms=%.3f bandwidth=%" PRIu64
-	    " mode=%s listening=%d",
-	    conns_count(), px.accepted, px.cut, px.forwarded[0], px.forwarded[1], queued,
+	    " down_bytes=%" PRIu64 " queued_bytes=%" PRIu64 " peak_bytes=%" PRIu64
+	    " delay_ms=%.3f bandwidth=%" PRIu64 " mode=%s listening=%d",
+	    conns_count(), px.accepted, px.cut, px.forwarded[0], px.forwarded[1], queued, px.peak,
 	    (double)px.delay_ns / 1e6, px.bandwidth,
 	    px.stalled     ? "stall"
 	    : px.blackhole ? "blackhole"
 			   : "forward",
 	    px.listen.fd >= 0);
+	px.peak = queued;
 }
 
 static bool parse_ms(const char *arg, uint64_t *ret_ns)
