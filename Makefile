@@ -45,14 +45,16 @@ SAN_LINK := $(SAN_FLAGS)
 pkg = $(or $(shell pkg-config $(1) 2>/dev/null),$(error packages are missing ($(1)): \
 	run `scripts/deps.sh build` as root))
 PKG_CFLAGS = $(eval PKG_CFLAGS := $$(call pkg,--cflags fuse3 sqlite3 libnbd))$(PKG_CFLAGS)
-PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3 libnbd))$(PKG_LIBS)
+PKG_LIBS = $(eval PKG_LIBS := $$(call pkg,--libs fuse3 sqlite3))$(PKG_LIBS)
+# The programs load libnbd when they need it (backends/nbd_lib.h).
+NBD_LIBS = $(eval NBD_LIBS := $$(call pkg,--libs libnbd))$(NBD_LIBS)
 CHECK_LIBS = $(eval CHECK_LIBS := $$(call pkg,--libs check))$(CHECK_LIBS)
 
 ALL_CPPFLAGS = -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=312 \
 	-DREMRAM_VERSION='"$(VERSION)"' $(CPPFLAGS)
 ALL_CFLAGS = -std=c11 -g $(OPT) -pthread -fno-common $(WARN) $(HARDEN) $(SAN_COMPILE) $(PKG_CFLAGS) \
 	$(CFLAGS)
-ALL_LDFLAGS = -pthread $(HARDEN_LINK) $(SAN_LINK) $(LDFLAGS)
+ALL_LDFLAGS = -pthread -Wl$(comma)--as-needed $(HARDEN_LINK) $(SAN_LINK) $(LDFLAGS)
 
 # ---- what there is to build -----------------------------------------------------------------------
 
@@ -78,7 +80,8 @@ $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
 # programs but their main files.
 $(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \
 	$(ENGINE_OBJ)
-$(UNITS) $(FUZZERS): LIBS = $(CHECK_LIBS)
+$(UNITS) $(FUZZERS): LIBS = $(CHECK_LIBS) $(NBD_LIBS)
+$(TOOLS): LIBS = $(NBD_LIBS)
 
 $(PROGRAMS) $(TOOLS) $(UNITS) $(FUZZERS):
 	@mkdir -p $(@D)

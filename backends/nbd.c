@@ -137,8 +137,8 @@ static void nbd_place_close(struct backend *backend)
 
 	for (unsigned i = 0; i < NBD_CONNS_MAX; i++) {
 		if (place->first[i]) {
-			nbd_aio_disconnect(place->first[i], 0);
-			nbd_close(place->first[i]);
+			libnbd.aio_disconnect(place->first[i], 0);
+			libnbd.close(place->first[i]);
 		}
 	}
 	workers_destroy(place->dialer);
@@ -186,6 +186,8 @@ static int nbd_place_open(const struct uri *uri, bool single, struct workers *wo
 		rc = check_tls(&place->address, uri, err);
 	if (rc == 0)
 		rc = set_params(place, uri, err);
+	if (rc == 0)
+		rc = libnbd_load(err);
 	if (rc == 0)
 		rc = connect_all(place, err);
 	if (rc == 0)

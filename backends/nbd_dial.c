@@ -65,21 +65,21 @@ static void listen_begin(struct nbd_handle *handle, struct answer *answer)
 {
 	const nbd_debug_callback listener = {.callback = listen_to, .user_data = answer};
 
-	nbd_set_debug_callback(handle, listener);
-	nbd_set_debug(handle, true);
+	libnbd.set_debug_callback(handle, listener);
+	libnbd.set_debug(handle, true);
 }
 
 static void listen_end(struct nbd_handle *handle)
 {
-	nbd_set_debug(handle, false);
-	nbd_clear_debug_callback(handle);
+	libnbd.set_debug(handle, false);
+	libnbd.clear_debug_callback(handle);
 }
 
 static int dial_error(
     const struct nbd_address *address, const struct answer *answer, struct err *err)
 {
-	int code = nbd_get_errno() ? -nbd_get_errno() : -EPROTO;
-	const char *text = nbd_get_error();
+	int code = libnbd.get_errno() ? -libnbd.get_errno() : -EPROTO;
+	const char *text = libnbd.get_error();
 
 	/* Not what it has answered to an option that was dispensable, before it went away. */
 	if (answer && *answer->text && text && strstr(text, "handshake: "))
@@ -95,26 +95,26 @@ static int dial_error(
 
 static int configure(struct nbd_handle *handle, const struct nbd_address *address, bool plain)
 {
-	int rc = nbd_set_export_name(handle, address->export);
+	int rc = libnbd.set_export_name(handle, address->export);
 
 	if (rc == 0 && plain)
-		rc = nbd_set_request_structured_replies(handle, false);
+		rc = libnbd.set_request_structured_replies(handle, false);
 	else if (rc == 0)
-		rc = nbd_add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
+		rc = libnbd.add_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION);
 	/* Buffers are the callers', who see them only after success. */
 	if (rc == 0)
-		rc = nbd_set_pread_initialize(handle, false);
+		rc = libnbd.set_pread_initialize(handle, false);
 	if (rc || !address->tls)
 		return rc;
-	rc = nbd_set_tls(handle, LIBNBD_TLS_REQUIRE);
+	rc = libnbd.set_tls(handle, LIBNBD_TLS_REQUIRE);
 	if (rc == 0 && address->tls_no_verify)
-		rc = nbd_set_tls_verify_peer(handle, false);
+		rc = libnbd.set_tls_verify_peer(handle, false);
 	if (rc == 0 && address->tls_certificates)
-		rc = nbd_set_tls_certificates(handle, address->tls_certificates);
+		rc = libnbd.set_tls_certificates(handle, address->tls_certificates);
 	if (rc == 0 && address->tls_psk_file)
-		rc = nbd_set_tls_psk_file(handle, address->tls_psk_file);
+		rc = libnbd.set_tls_psk_file(handle, address->tls_psk_file);
 	if (rc == 0 && address->tls_username)
-		rc = nbd_set_tls_username(handle, address->tls_username);
+		rc = libnbd.set_tls_username(handle, address->tls_username);
 	return rc;
 }
 
@@ -123,19 +123,19 @@ static int shake_hands(struct nbd_handle *handle, const struct nbd_address *addr
 {
 	uint64_t until;
 
-	if (address->socket ? nbd_aio_connect_unix(handle, address->socket)
-			    : nbd_aio_connect_tcp(handle, address->host, address->port))
+	if (address->socket ? libnbd.aio_connect_unix(handle, address->socket)
+			    : libnbd.aio_connect_tcp(handle, address->host, address->port))
 		return dial_error(address, answer, err);
 	until = loop_now_ns() + DIAL_MS * 1000000ull;
-	while (!nbd_aio_is_ready(handle)) {
-		if (nbd_aio_is_dead(handle) || nbd_aio_is_closed(handle))
+	while (!libnbd.aio_is_ready(handle)) {
+		if (libnbd.aio_is_dead(handle) || libnbd.aio_is_closed(handle))
 			return dial_error(address, answer, err);
 		if (atomic_load(cancel))
 			return err_set(err, -ECANCELED, "%s: no longer wanted", address->text);
 		if (loop_now_ns() > until)
 			return err_set(err, -ETIMEDOUT, "%s: no answer for %d s", address->text,
 			    DIAL_MS / 1000);
-		if (nbd_poll(handle, SLICE_MS) == -1)
+		if (libnbd.poll(handle, SLICE_MS) == -1)
 			return dial_error(address, answer, err);
 	}
 	return 0;
@@ -145,8 +145,8 @@ static int shake_hands(struct nbd_handle *handle, const struct nbd_address *addr
 static int block_sizes(struct nbd_handle *handle, const struct nbd_address *address,
     struct nbd_features *features, struct err *err)
 {
-	int64_t least = nbd_get_block_size(handle, LIBNBD_SIZE_MINIMUM);
-	int64_t most = nbd_get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
+	int64_t least = libnbd.get_block_size(handle, LIBNBD_SIZE_MINIMUM);
+	int64_t most = libnbd.get_block_size(handle, LIBNBD_SIZE_MAXIMUM);
 
 	if (least <= 0)
 		least = 1;
@@ -183,7 +183,7 @@ static bool is_here(int fd)
 static int ask(struct nbd_handle *handle, const struct nbd_address *address,
     struct nbd_features *features, struct err *err)
 {
-	int64_t size = nbd_get_size(handle);
+	int64_t size = libnbd.get_size(handle);
 	int rc;
 
 	if (size < 0)
@@ -193,27 +193,27 @@ static int ask(struct nbd_handle *handle, const struct nbd_address *address,
 		return rc;
 	/* What is behind the last whole block could not be asked for. */
 	features->size = (uint64_t)size & ~(uint64_t)(features->align - 1);
-	features->here = is_here(nbd_aio_get_fd(handle));
-	features->read_only = nbd_is_read_only(handle) > 0;
-	features->multi_conn = nbd_can_multi_conn(handle) > 0;
-	features->flush = nbd_can_flush(handle) > 0;
-	features->fua = nbd_can_fua(handle) > 0;
-	features->zero = nbd_can_zero(handle) > 0;
-	features->extents = nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+	features->here = is_here(libnbd.aio_get_fd(handle));
+	features->read_only = libnbd.is_read_only(handle) > 0;
+	features->multi_conn = libnbd.can_multi_conn(handle) > 0;
+	features->flush = libnbd.can_flush(handle) > 0;
+	features->fua = libnbd.can_fua(handle) > 0;
+	features->zero = libnbd.can_zero(handle) > 0;
+	features->extents = libnbd.can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
 	return 0;
 }
 
 int nbd_dial(const struct nbd_address *address, bool plain, const _Atomic bool *cancel,
     struct nbd_handle **ret_handle, struct nbd_features *ret_features, struct err *err)
 {
-	struct nbd_handle *handle = nbd_create();
+	struct nbd_handle *handle = libnbd.create();
 	struct answer answer = {""};
 	bool debug;
 	int rc;
 
 	if (!handle)
 		return err_set(err, -ENOMEM, "out of memory for an NBD connection");
-	debug = nbd_get_debug(handle) > 0; /* LIBNBD_DEBUG: somebody else listens */
+	debug = libnbd.get_debug(handle) > 0; /* LIBNBD_DEBUG: somebody else listens */
 	rc = configure(handle, address, plain) ? dial_error(address, NULL, err) : 0;
 	if (rc == 0 && !debug)
 		listen_begin(handle, &answer);
@@ -224,11 +224,11 @@ int nbd_dial(const struct nbd_address *address, bool plain, const _Atomic bool *
 	if (rc == 0)
 		rc = ask(handle, address, ret_features, err);
 	if (rc) {
-		nbd_close(handle);
+		libnbd.close(handle);
 		return rc;
 	}
 	if (!address->socket)
-		conn_tune(nbd_aio_get_fd(handle));
+		conn_tune(libnbd.aio_get_fd(handle));
 	ret_features->plain = plain;
 	*ret_handle = handle;
 	return 0;

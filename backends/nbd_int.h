@@ -8,18 +8,19 @@
  *   nbd_req.c   requests → commands → done
  *   nbd_edge.c  requests that cut a server's blocks in two
  *   nbd_hand.c  requests from loops that do not have the connections
+ *   nbd_lib.c   the library
  *
  * The connections of a store belong to one loop, the first that submits to it (its owner).
  */
 #ifndef REMRAM_BACKENDS_NBD_INT_H
 #define REMRAM_BACKENDS_NBD_INT_H
 
-#include <libnbd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backends/nbd_lib.h"
 #include "core/backend.h"
 #include "core/log.h"
 #include "core/loop.h"

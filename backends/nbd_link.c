@@ -122,7 +122,7 @@ static void link_close(struct nbd_link *link)
 		return;
 	loop_fd_del(&link->lfd);
 	link->closing = true;
-	nbd_close(link->handle);
+	libnbd.close(link->handle);
 	close(link->lfd.fd);
 	link->closing = false;
 	link->handle = NULL;
@@ -178,7 +178,7 @@ static bool take_replies(struct nbd_link *link, uint64_t bytes)
 
 	while (link->reply_bytes != before && link->reply_bytes - start < bytes) {
 		before = link->reply_bytes;
-		if (nbd_aio_notify_read(link->handle) == -1)
+		if (libnbd.aio_notify_read(link->handle) == -1)
 			return false;
 	}
 	return link->reply_bytes != before;
@@ -189,8 +189,8 @@ static void tls_read(struct nbd_link *link)
 	for (unsigned idle = 0; idle < TLS_CALLS && link->cmds;) {
 		uint64_t before = link->replies;
 
-		if (nbd_aio_get_direction(link->handle) != LIBNBD_AIO_DIRECTION_READ ||
-		    nbd_aio_notify_read(link->handle) == -1)
+		if (libnbd.aio_get_direction(link->handle) != LIBNBD_AIO_DIRECTION_READ ||
+		    libnbd.aio_notify_read(link->handle) == -1)
 			return;
 		idle = link->replies == before ? idle + 1 : 0;
 	}
@@ -201,7 +201,7 @@ static void link_read(struct nbd_link *link)
 {
 	uint64_t bytes;
 
-	if (nbd_aio_notify_read(link->handle) == -1)
+	if (libnbd.aio_notify_read(link->handle) == -1)
 		return;
 	if (link->ns->place->address.tls) {
 		tls_read(link);
@@ -209,7 +209,7 @@ static void link_read(struct nbd_link *link)
 	}
 	while (link->cmds && (bytes = readable(link)) > 0) {
 		if (link == &link->ns->links[0]) { /* how long its replies are is not known */
-			if (nbd_aio_notify_read(link->handle) == -1)
+			if (libnbd.aio_notify_read(link->handle) == -1)
 				return;
 		} else if (!take_replies(link, bytes)) {
 			return;
@@ -222,8 +222,9 @@ static void link_ready(struct loop_fd *lfd, uint32_t events)
 	struct nbd_link *link = (struct nbd_link *)lfd;
 	struct nbd_store *ns = link->ns;
 
-	if (events & EPOLLOUT && nbd_aio_get_direction(link->handle) & LIBNBD_AIO_DIRECTION_WRITE)
-		nbd_aio_notify_write(link->handle);
+	if (events & EPOLLOUT &&
+	    libnbd.aio_get_direction(link->handle) & LIBNBD_AIO_DIRECTION_WRITE)
+		libnbd.aio_notify_write(link->handle);
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		link_read(link);
 	nbd_link_check(link);
@@ -236,14 +237,15 @@ void nbd_link_check(struct nbd_link *link)
 
 	if (!link->handle)
 		return;
-	if (nbd_aio_is_dead(link->handle) || nbd_aio_is_closed(link->handle)) {
-		const char *why = nbd_get_error();
+	if (libnbd.aio_is_dead(link->handle) || libnbd.aio_is_closed(link->handle)) {
+		const char *why = libnbd.get_error();
 
-		link_lost(link, nbd_aio_is_dead(link->handle) && why ? nbd_cause(why)
-								     : "the server has ended it");
+		link_lost(link, libnbd.aio_is_dead(link->handle) && why
+				    ? nbd_cause(why)
+				    : "the server has ended it");
 		return;
 	}
-	direction = nbd_aio_get_direction(link->handle);
+	direction = libnbd.aio_get_direction(link->handle);
 	loop_fd_set(&link->lfd, EPOLLIN | (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0));
 	if (link->ns->place->address.tls && link->cmds)
 		nbd_link_watch(link->ns);
@@ -255,12 +257,12 @@ static void link_up(struct nbd_link *link, struct nbd_handle *handle)
 {
 	struct nbd_store *ns = link->ns;
 
-	link->lfd.fd = fcntl(nbd_aio_get_fd(handle), F_DUPFD_CLOEXEC, 0);
+	link->lfd.fd = fcntl(libnbd.aio_get_fd(handle), F_DUPFD_CLOEXEC, 0);
 	link->lfd.ready = link_ready;
 	if (link->lfd.fd < 0 || loop_fd_add(owner_of(ns), &link->lfd, EPOLLIN)) {
 		if (link->lfd.fd >= 0)
 			close(link->lfd.fd);
-		nbd_close(handle);
+		libnbd.close(handle);
 		return;
 	}
 	link->handle = handle;
@@ -355,12 +357,12 @@ static void dial_done(struct loop_task *task)
 	}
 	link = ns->dial_link;
 	if (link->handle || atomic_load(&ns->failed)) {
-		nbd_close(handle);
+		libnbd.close(handle);
 		return;
 	}
 	if (nbd_features_check(&ns->place->address, &ns->features, &features, &err)) {
 		log_error("%s: I/O fails from now on", err.text);
-		nbd_close(handle);
+		libnbd.close(handle);
 		fail(ns);
 		return;
 	}
@@ -416,7 +418,7 @@ static void leave_now(struct nbd_store *ns)
 {
 	for (unsigned i = 0; i < ns->link_count; i++)
 		if (ns->links[i].handle && !ns->links[i].cmds)
-			nbd_aio_disconnect(ns->links[i].handle, 0);
+			libnbd.aio_disconnect(ns->links[i].handle, 0);
 	links_close(ns);
 	loop_timer_cancel(&ns->retry);
 	loop_timer_cancel(&ns->patience);
@@ -469,7 +471,7 @@ void nbd_link_leave(struct nbd_store *ns)
 		leave_now(ns);
 	}
 	if (ns->dialed)
-		nbd_close(ns->dialed);
+		libnbd.close(ns->dialed);
 	atomic_store(&ns->place->cancel, false);
 }
 

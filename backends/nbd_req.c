@@ -223,15 +223,16 @@ static int64_t call_libnbd(struct nbd_handle *handle, struct nbd_cmd *cmd)
 
 	switch (cmd->op) {
 	case STORE_READ:
-		return nbd_aio_pread(handle, cmd->buf, cmd->len, cmd->off, done, cmd->flags);
+		return libnbd.aio_pread(handle, cmd->buf, cmd->len, cmd->off, done, cmd->flags);
 	case STORE_WRITE:
-		return nbd_aio_pwrite(handle, cmd->buf, cmd->len, cmd->off, done, cmd->flags);
+		return libnbd.aio_pwrite(handle, cmd->buf, cmd->len, cmd->off, done, cmd->flags);
 	case STORE_ZERO:
-		return nbd_aio_zero(handle, cmd->len, cmd->off, done, cmd->flags);
+		return libnbd.aio_zero(handle, cmd->len, cmd->off, done, cmd->flags);
 	case STORE_EXTENTS:
-		return nbd_aio_block_status(handle, cmd->len, cmd->off, extent, done, cmd->flags);
+		return libnbd.aio_block_status(
+		    handle, cmd->len, cmd->off, extent, done, cmd->flags);
 	default:
-		return nbd_aio_flush(handle, done, cmd->flags);
+		return libnbd.aio_flush(handle, done, cmd->flags);
 	}
 }
 
@@ -240,10 +241,10 @@ static void cmd_issue(struct nbd_link *link, struct nbd_cmd *cmd)
 	link_take(link, cmd);
 	/* Where it fails there was no callback: the connection has ended, or memory is out. */
 	if (call_libnbd(link->handle, cmd) == -1 && cmd->link) {
-		int code = nbd_get_errno();
+		int code = libnbd.get_errno();
 
 		link_drop(cmd);
-		cmd->err = nbd_aio_is_dead(link->handle) || nbd_aio_is_closed(link->handle)
+		cmd->err = libnbd.aio_is_dead(link->handle) || libnbd.aio_is_closed(link->handle)
 			       ? -ENOTCONN
 			       : (code ? -code : -EIO);
 		done_add(link->ns, cmd);

@@ -139,7 +139,7 @@ static bool run_trial(struct trial *trial)
 
 	if (pid == 0) {
 		lockmem_prepare(&trial->refused);
-		trial->lock_code = lockmem_lock(false, &trial->lock_err);
+		trial->lock_code = lockmem_lock(&trial->lock_err);
 		_exit(0);
 	}
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status);

@@ -12,13 +12,12 @@
  *   - malloc must not shrink and grow the heap: memory that is given back has to be faulted in again.
  *     What is allocated later (nodes, handles, a new connection) comes from a heap that is grown before
  *     the lock, so that it needs no page.
- *   - Of what is mapped, libraries that this mount does not use are let go again.
  */
 #include "mount/lockmem.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,11 +41,6 @@ enum {
 #endif
 
 #define OOM_NEVER "-1000"
-
-/* What only libnbd's use brings in: without an NBD server nobody calls it. */
-static const char *const nbd_libraries[] = {"libnbd.", "libgnutls.", "libp11-kit.", "libidn2.",
-    "libunistring.", "libtasn1.", "libnettle.", "libhogweed.", "libgmp.", "libffi.", "libxml2.",
-    "liblzma.", "libicuuc.", "libicudata.", "libstdc++.", "libgcc_s."};
 
 void lockmem_prepare(struct lockmem_refused *ret_refused)
 {
@@ -98,43 +92,7 @@ static bool grow_heap(void)
 	return true;
 }
 
-static bool is_nbd_library(const char *line)
-{
-	const char *name = strrchr(line, '/');
-
-	for (size_t i = 0; name && i < sizeof(nbd_libraries) / sizeof(nbd_libraries[0]); i++)
-		if (!strncmp(name + 1, nbd_libraries[i], strlen(nbd_libraries[i])))
-			return true;
-	return false;
-}
-
-/* Those libraries are most of what the daemon has mapped: 30 MiB are tables about Unicode.  Only what is as
- * it is in the file can be let go: a page that the dynamic linker has written to is nowhere else. */
-static void unlock_nbd_libraries(void)
-{
-	FILE *maps = fopen("/proc/self/smaps", "re");
-	uintptr_t from = 0, to = 0, lo, hi;
-	bool wanted = false;
-	char line[1024];
-	unsigned long anonymous;
-
-	if (!maps)
-		return;
-	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &lo, &hi) == 2) {
-			from = lo;
-			to = hi;
-			wanted = is_nbd_library(line);
-		} else if (wanted && sscanf(line, "Anonymous: %lu", &anonymous) == 1 &&
-			   !anonymous) {
-			munlock((void *)from, to - from);
-			madvise((void *)from, to - from, MADV_DONTNEED);
-		}
-	}
-	fclose(maps);
-}
-
-int lockmem_lock(bool nbd, struct err *err)
+int lockmem_lock(struct err *err)
 {
 	struct rlimit limit;
 	char text[SIZE_TEXT_MAX];
@@ -143,11 +101,8 @@ int lockmem_lock(bool nbd, struct err *err)
 	touch_stack();
 	if (!grow_heap())
 		return err_set(err, -ENOMEM, "out of memory for the daemon's heap");
-	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0) {
-		if (!nbd)
-			unlock_nbd_libraries();
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
 		return 0;
-	}
 	code = -errno;
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY)
 		return err_sys(err, code, "cannot lock the daemon's memory, which swap needs");

@@ -10,8 +10,6 @@
 #ifndef REMRAM_MOUNT_LOCKMEM_H
 #define REMRAM_MOUNT_LOCKMEM_H
 
-#include <stdbool.h>
-
 #include "core/err.h"
 
 /* Why a step that helps, but is not needed, was refused; "" if it was not. */
@@ -30,8 +28,8 @@ void lockmem_prepare(struct lockmem_refused *ret_refused);
 void lockmem_log_refused(const struct lockmem_refused *refused);
 
 /* Touches this thread's stack and some heap for what is allocated later, and locks all memory, present and
- * future; nbd: with the libraries that only a mount of an NBD server uses.  -ENOMEM, -EPERM with what to do
- * about it: without the lock the machine can hang, so the mount must not come up. */
-int lockmem_lock(bool nbd, struct err *err);
+ * future.  -ENOMEM, -EPERM with what to do about it: without the lock the machine can hang, so the mount must
+ * not come up. */
+int lockmem_lock(struct err *err);
 
 #endif

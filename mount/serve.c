@@ -531,7 +531,7 @@ static int start(struct daemon *daemon, int *ret_exit, struct err *err)
 	if (rc)
 		return fail(ret_exit, MOUNT_EX_FAIL, rc);
 	if (conf->lock_memory) {
-		rc = lockmem_lock(!conf->source.is_donor, err);
+		rc = lockmem_lock(err);
 		if (rc)
 			return fail(ret_exit, MOUNT_EX_SYSERR, rc);
 	}

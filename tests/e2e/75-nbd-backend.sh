@@ -265,4 +265,13 @@ refused "the socket is missing" "$REMRAM" mount "nbd+unix:///x" "$M"
 refused "conns=99: a number from 1 to 16" "$REMRAM" mount "$URI/a?conns=99" "$M"
 refused "colour" "$REMRAM" mount "$URI/a?colour=red" "$M"
 server_kill
+step "without libnbd: everything else works, and a source that needs it says what is missing"
+library=$(ldconfig -p | awk '$1 == "libnbd.so.0" { print $NF; exit }')
+# In a mount namespace of its own the library is an empty file.
+# shellcheck disable=SC2016 # the inner shell expands them
+without_library=(unshare --mount sh -c 'mount --bind /dev/null "$1" && shift && exec "$@"' sh "$library")
+mkdir -p "$M"
+refused "package libnbd0" "${without_library[@]}" "$REMRAM" mount nbd://127.0.0.1:1/ "$M"
+run "${without_library[@]}" "$REMRAM" --version >"$T/version"
+is "version" "$("$REMRAM" --version)" "$(<"$T/version")"
 finish

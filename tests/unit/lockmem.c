@@ -45,7 +45,7 @@ static int lock_all(void)
 	unsigned i;
 
 	lockmem_prepare(&refused);
-	if (lockmem_lock(true, &err))
+	if (lockmem_lock(&err))
 		return geteuid() ? SKIP : 1;
 	map = mmap(NULL, MAP_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED || mincore(map, MAP_BYTES, resident))
@@ -77,7 +77,7 @@ static int allocate_locked(void)
 	unsigned i;
 
 	lockmem_prepare(&refused);
-	if (lockmem_lock(true, &err))
+	if (lockmem_lock(&err))
 		return geteuid() ? SKIP : 1;
 	end = sbrk(0);
 	getrusage(RUSAGE_SELF, &before);
@@ -100,7 +100,7 @@ static int lock_unprivileged(void)
 	setrlimit(RLIMIT_MEMLOCK, &little);
 	if (geteuid() == 0 && (setgroups(0, NULL) || setgid(65534) || setuid(65534)))
 		return 1;
-	if (lockmem_lock(true, &err) != -ENOMEM || err.code != -ENOMEM)
+	if (lockmem_lock(&err) != -ENOMEM || err.code != -ENOMEM)
 		return 2;
 	return strstr(err.text, "64.0 KiB") && strstr(err.text, "LimitMEMLOCK") ? 0 : 3;
 }
