@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A pool at a donor: its requests, from submit over the wire to done.  peer_data.c has what is particular to
- * those for bytes, peer_handle.c what is open, peer_link.c the connection, peer_extra.c and
- * peer_stripe.c further ones for reads.
+ * those for bytes, peer_handle.c what is open, peer_link.c the connection, peer_look.c what is asked with the
+ * greeting, peer_extra.c and peer_stripe.c further connections for reads.
  *
  * A request's states, and who moves them:
  *   waiting   no slot (or no body) was free: queued in waiting_data / waiting_control
@@ -67,13 +67,17 @@ static void slot_sent(struct conn_out *out, int err)
 	((struct peer_slot *)out)->busy = 0;
 }
 
-void peer_slot_send(struct peer *peer, struct peer_slot *slot)
+void peer_slot_put_on_wire(struct peer *peer, struct peer_slot *slot)
 {
-	if (!link_is_up(peer) || peer->reopens)
-		return;
 	slot->busy = PEER_SENDING;
 	slot->out.sent = slot_sent;
 	conn_send(peer->conn, &slot->out);
+}
+
+void peer_slot_send(struct peer *peer, struct peer_slot *slot)
+{
+	if (link_is_up(peer) && !peer->reopens)
+		peer_slot_put_on_wire(peer, slot);
 }
 
 /* ---- control requests ---- */
@@ -101,7 +105,7 @@ static void control_encode(struct peer_slot *slot)
 		slot->out.iov[slot->out.iov_count++] = (struct iovec){req->data, req->len};
 }
 
-static void control_start(struct peer *peer, struct peer_slot *slot, struct pool_req *req)
+void peer_control_start(struct peer *peer, struct peer_slot *slot, struct pool_req *req)
 {
 	slot->preq = req;
 	slot->body = peer->free_bodies[--peer->free_body_count];
@@ -113,6 +117,14 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 {
 	struct peer *peer = (struct peer *)pool;
 	int rc = req->op == POOL_CLOSE ? 0 : link_refuses(peer);
+
+	if (rc == 0 && req->op == POOL_LOOKUP && peer_look_answers(peer, req)) {
+		req->ret_earlier = true;
+		pool_complete(req, 0);
+		return;
+	}
+	if (req->op != POOL_LOOKUP)
+		peer_look_forget(peer);
 
 	if (rc == 0 && req->handle && req->op != POOL_CLOSE)
 		rc = ((struct peer_handle *)req->handle)->stale;
@@ -140,7 +152,7 @@ static void peer_pool_submit(struct pool *pool, struct pool_req *req)
 		peer->waiting_control_tail = &req->next;
 		return;
 	}
-	control_start(peer, peer_slot_get(peer), req);
+	peer_control_start(peer, peer_slot_get(peer), req);
 }
 
 /* What a donor that never heard of the session answers to a request that the lost one may have done
@@ -195,7 +207,7 @@ void peer_req_start_waiting(struct peer *peer)
 		peer->waiting_control = req->next;
 		if (!peer->waiting_control)
 			peer->waiting_control_tail = &peer->waiting_control;
-		control_start(peer, peer_slot_get(peer), req);
+		peer_control_start(peer, peer_slot_get(peer), req);
 	}
 	while (peer->waiting_data && peer->free_slots) {
 		struct store_req *req = peer->waiting_data;
@@ -288,6 +300,7 @@ static void slot_done(struct peer *peer, struct peer_slot *slot, int err)
 
 void peer_req_lost(struct peer *peer)
 {
+	peer_look_forget(peer);
 	for (struct peer_slot *slot = peer->first, *next; slot; slot = next) {
 		next = slot->next;
 		if (slot->interrupted)
@@ -384,7 +397,7 @@ void peer_req_replay(struct peer *peer, bool forgotten)
 
 /* ---- interrupts ---- */
 
-static struct peer_slot *slot_of(struct peer *peer, const void *req)
+struct peer_slot *peer_slot_of(struct peer *peer, const void *req)
 {
 	for (struct peer_slot *slot = peer->first; slot; slot = slot->next)
 		if (slot->sreq == req || slot->preq == req)
@@ -405,7 +418,7 @@ static void interrupt_slot(struct peer *peer, struct peer_slot *slot)
 void peer_store_interrupt(struct store *store, struct store_req *req)
 {
 	struct peer *peer = ((struct peer_handle *)store)->peer;
-	struct peer_slot *slot = slot_of(peer, req);
+	struct peer_slot *slot = peer_slot_of(peer, req);
 
 	if (slot) {
 		interrupt_slot(peer, slot);
@@ -425,7 +438,7 @@ void peer_store_interrupt(struct store *store, struct store_req *req)
 static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
 {
 	struct peer *peer = (struct peer *)pool;
-	struct peer_slot *slot = slot_of(peer, req);
+	struct peer_slot *slot = peer_slot_of(peer, req);
 
 	if (req->op == POOL_CLOSE)
 		return;
@@ -451,6 +464,8 @@ static void peer_pool_interrupt(struct pool *pool, struct pool_req *req)
 static void peer_free(struct peer *peer)
 {
 	link_fini(peer);
+	peer_look_fini(peer);
+	assert(peer->in_flight == 0);
 	peer_extras_fini(peer);
 	free(peer->host);
 	free(peer->pool_name);
@@ -472,7 +487,7 @@ static void peer_destroy(struct pool *pool)
 {
 	struct peer *peer = (struct peer *)pool;
 
-	assert(peer->in_flight == 0 && !peer->waiting_data && !peer->waiting_control);
+	assert(!peer->waiting_data && !peer->waiting_control);
 	peer_free(peer);
 }
 
@@ -535,6 +550,8 @@ int peer_pool_create(
 		rc = err_set(err, -EIO, "no random numbers for a session");
 	else
 		rc = link_init(peer, err);
+	if (rc == 0 && peer_look_init(peer, conf->look_ms))
+		rc = err_set(err, -ENOMEM, "out of memory");
 	if (rc) {
 		peer_free(peer);
 		return rc;

@@ -31,6 +31,9 @@ struct peer_conf {
 	bool
 	    soft; /* requests fail with -EIO when the donor was away for timeo_ms; else they wait */
 	uint64_t timeo_ms;
+	uint64_t
+	    look_ms; /* the first names are asked for with the greeting, and LOOKUPs answered from that
+			     for so long, until anything else is asked; 0: not */
 	unsigned conns; /* connections that share long reads, at most PEER_CONNS_MAX; 0: one */
 
 	/* Called once: err NULL, the pool answers; or why it does not.  From the loop. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What peer.c (requests), peer_data.c (those for bytes), peer_handle.c (what is open), peer_link.c (the
- * connection), peer_extra.c (further connections) and peer_stripe.c (what goes over them) share.
+ * connection), peer_look.c (the first names), peer_extra.c (further connections) and peer_stripe.c (what goes
+ * over them) share.
  */
 #ifndef REMRAM_BACKENDS_PEER_INT_H
 #define REMRAM_BACKENDS_PEER_INT_H
@@ -157,6 +158,12 @@ struct peer {
 	    reopens; /* OPENs of forgotten handles that are not answered: nothing else is sent before */
 	struct peer_region *regions;
 
+	/* The first names (peer_look.c). */
+	struct pool_req look;
+	uint8_t *look_list; /* what came, look.ret_len bytes; NULL: nothing is known */
+	uint64_t look_ns,
+	    look_until_ns; /* for how long that holds; until when: 0: it has not come */
+
 	/* Further connections (peer_extra.c, peer_stripe.c). */
 	struct peer_extra *extras; /* extra_count of them */
 	unsigned extra_count; /* constant; 0: none of this is used */
@@ -190,6 +197,8 @@ struct peer_slot *peer_slot_get(struct peer *peer);
 void peer_slot_put(struct peer *peer, struct peer_slot *slot);
 /* Queues what slot->out says, if the link is up and the donor knows the handles; else a replay will. */
 void peer_slot_send(struct peer *peer, struct peer_slot *slot);
+/* The same, whatever the state of the link. */
+void peer_slot_put_on_wire(struct peer *peer, struct peer_slot *slot);
 void peer_store_interrupt(struct store *store, struct store_req *req);
 /* Something became free: those who wait for it move up. */
 void peer_req_start_waiting(struct peer *peer);
@@ -240,6 +249,24 @@ void peer_handle_close_orphan(struct peer *peer, uint32_t number);
 int peer_req_notice(struct peer *peer);
 /* The donor's machine has rebooted: unflushed writes are reported by the next FLUSH. How many regions. */
 unsigned peer_req_lost_writes(struct peer *peer);
+
+/* peer.c, for peer_look.c: puts req into the slot, and sends it. */
+void peer_control_start(struct peer *peer, struct peer_slot *slot, struct pool_req *req);
+/* The slot of a request in flight; NULL: it is not. */
+struct peer_slot *peer_slot_of(struct peer *peer, const void *req);
+
+/* peer_look.c */
+
+/* Puts the request for them in flight, for a connection that is about to be made: 0 or -ENOMEM. */
+int peer_look_init(struct peer *peer, uint64_t ms);
+/* HELLO has been sent: before the first welcome it goes behind that. */
+void peer_look_send(struct peer *peer);
+/* Answers LOOKUP req if it is known: true, and req->attr is set. */
+bool peer_look_answers(struct peer *peer, struct pool_req *req);
+/* What is known may be old from now on. */
+void peer_look_forget(struct peer *peer);
+/* There is no connection any more. */
+void peer_look_fini(struct peer *peer);
 
 /* peer_link.c, for the requests. */
 int link_init(struct peer *peer, struct err *err);

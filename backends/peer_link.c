@@ -344,6 +344,7 @@ static void connected(struct loop_fd *lfd, uint32_t events)
 	peer->state = LINK_GREETING;
 	loop_timer_set(peer->loop, &peer->timer, in_ms(LINK_ATTEMPT_MS));
 	send_hello(peer);
+	peer_look_send(peer);
 }
 
 static void set_address(struct peer *peer)

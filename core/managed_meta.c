@@ -206,6 +206,7 @@ static void take_results(struct meta *meta)
 	struct pool_req *req = meta->orig;
 
 	req->attr = meta->sub.attr;
+	req->ret_earlier = meta->sub.ret_earlier;
 	req->ret_len = meta->sub.ret_len;
 	req->ret_cookie = meta->sub.ret_cookie;
 	req->statfs = meta->sub.statfs;

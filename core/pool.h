@@ -171,6 +171,7 @@ struct pool_req {
 
 	/* Results, valid in done when err is 0. */
 	struct handle *ret_handle; /* open until POOL_CLOSE */
+	bool ret_earlier; /* LOOKUP: attr is of a moment ago: to be kept for less than others */
 	bool ret_unchanged; /* OPEN: nobody else changed the bytes since `version` */
 	size_t ret_len; /* bytes in data; GETXATTR and LISTXATTR with len 0: bytes needed */
 	uint64_t ret_cookie; /* LIST: where to go on; 0: that was all */

@@ -174,6 +174,7 @@ static int do_hello(struct peer_req *req)
 		snprintf(text, sizeof(text), "%s", admit_text(rc));
 	}
 	log_info("client %s: refused: %s", pc->address, text);
+	pc->refused = true;
 	reply_text(req, rc, text);
 	return 0;
 }
@@ -187,17 +188,15 @@ static int pc_header(struct conn *conn, const uint8_t *header, void **ret_buf, u
 
 	if (frame_req_get(header, &pc->frame, &why))
 		return peer_conn_bad_frame(pc, why);
-	if (pc->state == GREETING && pc->frame.op != FRAME_HELLO)
-		return peer_conn_bad_frame(pc, "came before HELLO");
-	if (pc->state == WAITING)
-		return peer_conn_bad_frame(pc, "came before the welcome");
-	if (pc->state == UP && pc->frame.op == FRAME_HELLO)
-		return peer_conn_bad_frame(pc, "came a second time");
-	if (conn_queued(conn) > (pc->state == GREETING ? 0 : QUEUED_MAX) ||
+	if (pc->state == WAITING || conn_queued(conn) > (pc->state == GREETING ? 0 : QUEUED_MAX) ||
 	    pc->in_flight >= FRAME_IN_FLIGHT_MAX) {
 		pc->throttled = true;
 		return -EAGAIN;
 	}
+	if (pc->state == GREETING && pc->frame.op != FRAME_HELLO)
+		return pc->refused ? -ECONNRESET : peer_conn_bad_frame(pc, "came before HELLO");
+	if (pc->state == UP && pc->frame.op == FRAME_HELLO)
+		return peer_conn_bad_frame(pc, "came a second time");
 	pc->current = pc->draining ? NULL : peer_req_get(pc);
 	if (!pc->current) {
 		share_wait(&pc->share);

@@ -34,7 +34,9 @@ struct peer_conn {
 	struct share share;
 	bool bye;
 	bool draining;
-	bool throttled; /* paused: too much of it is in flight or unsent */
+	bool
+	    throttled; /* paused: too much of it is in flight or unsent, or the welcome is not out */
+	bool refused; /* its last HELLO: what was sent behind that is not an error of its own */
 	struct frame_req frame; /* being received */
 	struct peer_req *current; /* its request */
 	uint64_t start_ns;

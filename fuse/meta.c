@@ -38,6 +38,12 @@ const char *fs_name(const char *in, size_t room)
 
 /* ---- what the kernel gets ---- */
 
+static void set_timeout(uint64_t ms, uint64_t *ret_s, uint32_t *ret_ns)
+{
+	*ret_s = ms / 1000;
+	*ret_ns = (uint32_t)(ms % 1000 * 1000000);
+}
+
 static void fill_time(int64_t ns, uint64_t *ret_s, uint32_t *ret_ns)
 {
 	int64_t s = ns / 1000000000, rest = ns % 1000000000;
@@ -85,20 +91,17 @@ void fs_fill_entry(struct fs *fs, const struct region_attr *attr, struct fuse_en
 	memset(ret_entry, 0, sizeof(*ret_entry));
 	ret_entry->nodeid = attr->id;
 	/* Names are asked for each time (entry_valid 0): that is the open in close-to-open. */
-	ret_entry->attr_valid = fs->conf.attr_timeout_ms / 1000;
-	ret_entry->attr_valid_nsec = (uint32_t)(fs->conf.attr_timeout_ms % 1000 * 1000000);
+	set_timeout(fs->conf.attr_timeout_ms, &ret_entry->attr_valid, &ret_entry->attr_valid_nsec);
 	fs_fill_attr(fs, attr, &ret_entry->attr);
 }
 
 static void reply_attr(struct fs_req *req, const struct region_attr *attr)
 {
 	struct fs *fs = req->fs;
-	struct fuse_attr_out out = {
-	    .attr_valid = fs->conf.attr_timeout_ms / 1000,
-	    .attr_valid_nsec = (uint32_t)(fs->conf.attr_timeout_ms % 1000 * 1000000),
-	};
+	struct fuse_attr_out out = {0};
 	struct fs_node *node;
 
+	set_timeout(fs->conf.attr_timeout_ms, &out.attr_valid, &out.attr_valid_nsec);
 	if (attr) {
 		fs_fill_attr(fs, attr, &out.attr);
 		node = fs_node_find(fs, attr->id);
@@ -126,6 +129,9 @@ static void entry_done(struct pool_req *preq, int err)
 		return;
 	}
 	fs_fill_entry(req->fs, &preq->attr, &out);
+	if (preq->ret_earlier) /* by up to half of it: the rest is the kernel's */
+		set_timeout(
+		    req->fs->conf.attr_timeout_ms / 2, &out.attr_valid, &out.attr_valid_nsec);
 	fs_reply(req, &out, sizeof(out));
 }
 

@@ -39,7 +39,13 @@
 #include "mount/serve_status.h"
 #include "mount/swapwatch.h"
 
-enum { WORKERS = 2, END_MS = 10, END_TRIES = 3000, AWAY_MS = 5000 };
+enum {
+	WORKERS = 2,
+	END_MS = 10,
+	END_TRIES = 3000,
+	AWAY_MS = 5000,
+	LOOK_MS = 200, /* how long what was asked with the greeting may answer LOOKUPs */
+};
 
 static int fail(int *ret_exit, int exit_code, int rc)
 {
@@ -99,6 +105,9 @@ static int open_donor(struct daemon *daemon, struct err *err)
 	    .identity = daemon->caching ? caching_identity(daemon->caching) : NULL,
 	    .soft = daemon->conf->soft,
 	    .timeo_ms = daemon->conf->timeo_ms,
+	    .look_ms = daemon->conf->attr_timeout_ms / 2 < LOOK_MS
+			   ? daemon->conf->attr_timeout_ms / 2
+			   : LOOK_MS,
 	    .conns = daemon->conf->conns,
 	    .ready = pool_ready,
 	    .ctx = daemon,

@@ -286,6 +286,60 @@ START_TEST(a_higher_epoch_displaces)
 }
 END_TEST
 
+/* HELLO of session 1, and a PING right behind it. */
+static void send_together(struct raw *raw, const char *pool, uint64_t epoch)
+{
+	struct frame_req frame = {.op = FRAME_HELLO, .id = 1};
+	uint8_t buf[2 * FRAME_REQ_LEN + FRAME_HELLO_MAX];
+	size_t len;
+
+	hello = raw_session(pool, 1, epoch);
+	len = FRAME_REQ_LEN + frame_hello_put(buf + FRAME_REQ_LEN, &hello);
+	frame.payload = (uint32_t)(len - FRAME_REQ_LEN);
+	frame_req_put(buf, &frame);
+	frame_req_put(buf + len, &(struct frame_req){.op = FRAME_PING, .id = 2});
+	raw_connect(raw, donor.port);
+	ck_assert(raw_bytes(raw, buf, len + FRAME_REQ_LEN));
+}
+
+/* A request need not wait for the welcome: also where the welcome has to. */
+START_TEST(requests_behind_the_hello)
+{
+	static uint8_t bytes[REGION];
+
+	for (unsigned epoch = 1; epoch < 20; epoch++) {
+		struct raw *now = epoch % 2 ? &a : &b, *before = epoch % 2 ? &b : &a;
+
+		send_together(now, pools[_i], epoch);
+		for (unsigned i = 1; i <= 2; i++) {
+			ck_assert(raw_recv(now));
+			ck_assert_uint_eq(now->rep.id, i);
+			ck_assert_uint_eq(now->rep.status, 0);
+		}
+		if (epoch == 1)
+			raw_create(now, "r", 1);
+		else
+			ck_assert(raw_ended(before, 5));
+		for (unsigned i = 0; i < 100; i++)
+			raw_send(now,
+			    (struct frame_req){
+				.op = FRAME_WRITE, .handle = 1, .off = i * REGION, .len = REGION},
+			    bytes, REGION);
+	}
+}
+END_TEST
+
+/* The refusal arrives all the same, and what was behind it ends the connection. */
+START_TEST(requests_behind_a_hello_that_is_refused)
+{
+	send_together(&a, "nope", 1);
+	ck_assert(raw_recv(&a));
+	ck_assert_int_eq(frame_errno(a.rep.status), -ENOENT);
+	ck_assert_ptr_nonnull(strstr((const char *)a.data, "no such pool"));
+	ck_assert(raw_ended(&a, 5));
+}
+END_TEST
+
 START_TEST(epochs_that_are_not_higher_are_refused)
 {
 	join(&a, "ram", 1, 5);
@@ -441,6 +495,8 @@ int main(void)
 	tcase_add_test(tc, as_many_results_as_a_client_has_requests);
 	tcase_add_loop_test(tc, unread_answers, 0, 2);
 	tcase_add_loop_test(tc, a_higher_epoch_displaces, 0, 2);
+	tcase_add_loop_test(tc, requests_behind_the_hello, 0, 2);
+	tcase_add_test(tc, requests_behind_a_hello_that_is_refused);
 	tcase_add_test(tc, epochs_that_are_not_higher_are_refused);
 	tcase_add_test(tc, a_session_is_of_one_pool);
 	tcase_add_test(tc, no_write_of_the_old_connection_lands_late);

@@ -182,6 +182,7 @@ static void create_pool(void *ctx)
 	    .pool = opening->conf->pool,
 	    .soft = opening->conf->soft,
 	    .timeo_ms = opening->conf->timeo_ms,
+	    .look_ms = opening->conf->look_ms,
 	    .conns = opening->conf->conns,
 	    .ready = on_ready,
 	    .ctx = opening,

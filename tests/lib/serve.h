@@ -51,6 +51,7 @@ struct client_conf {
 	const char *pool;
 	bool soft;
 	uint64_t timeo_ms;
+	uint64_t look_ms; /* as in struct peer_conf */
 	unsigned conns;
 	bool ahead; /* with reading ahead (core/ahead.h) */
 };
