@@ -255,6 +255,7 @@ struct cache_op *op_find(const struct cache *cache, uint64_t lo, uint64_t hi, un
 {
 	uint64_t first = lo / CHUNK_BLOCKS, last = (hi - 1) / CHUNK_BLOCKS;
 	bool any = cache->wide > 0 || last - first >= WIDE_CHUNKS;
+	unsigned left = 1;
 
 	if (!cache->active)
 		return NULL;
@@ -262,9 +263,14 @@ struct cache_op *op_find(const struct cache *cache, uint64_t lo, uint64_t hi, un
 		any = seg_of(cache, (uint32_t)c)->ops[c % SEG_CHUNKS] > 0;
 	if (!any)
 		return NULL;
-	for (struct cache_op *op = cache->active; op; op = op->next)
+	if (first == last)
+		left = op_most(cache, (uint32_t)first);
+	for (struct cache_op *op = cache->active; op && left; op = op->next) {
 		if ((kinds & OP_BIT(op->kind)) && op->lo < hi && lo < op->hi)
 			return op;
+		if (first == last)
+			left -= op_is_on(op, (uint32_t)first);
+	}
 	return NULL;
 }
 

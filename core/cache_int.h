@@ -9,6 +9,7 @@
 #define REMRAM_CORE_CACHE_INT_H
 
 #include <assert.h>
+#include <limits.h>
 #include <stddef.h>
 
 #include "core/bufpool.h"
@@ -362,6 +363,20 @@ bool op_cover(struct cache_op *op);
 void op_uncover(struct cache_op *op);
 /* Covers [op->lo, hi) only from now on. */
 void op_shrink(struct cache_op *op, uint64_t hi);
+/* How many of those in cache->active cover a block of the chunk, at most: who has found so many need not look on.
+ * A chunk's are often its newest, which are in front. */
+static inline unsigned op_most(const struct cache *cache, uint32_t chunk)
+{
+	return cache->wide ? UINT_MAX : seg_of(cache, chunk)->ops[chunk % SEG_CHUNKS];
+}
+
+static inline bool op_is_on(const struct cache_op *op, uint32_t chunk)
+{
+	uint64_t lo = (uint64_t)chunk * CHUNK_BLOCKS;
+
+	return op->lo < lo + CHUNK_BLOCKS && lo < op->hi;
+}
+
 /* One that covers a block of [lo, hi) and has one of these kinds, or NULL. */
 struct cache_op *op_find(const struct cache *cache, uint64_t lo, uint64_t hi, unsigned kinds);
 

@@ -25,13 +25,16 @@
 
 uint64_t push_mask(const struct cache *cache, uint32_t chunk)
 {
-	uint64_t lo = (uint64_t)chunk * CHUNK_BLOCKS, hi = lo + CHUNK_BLOCKS, mask = 0;
+	unsigned left = op_most(cache, chunk);
+	uint64_t mask = 0;
 
-	if (!op_find(cache, lo, hi, OP_BIT(OP_PUSH)))
-		return 0;
-	for (const struct cache_op *op = cache->active; op; op = op->next)
-		if (op->kind == OP_PUSH && op->lo < hi && lo < op->hi)
+	for (const struct cache_op *op = cache->active; op && left; op = op->next) {
+		if (!op_is_on(op, chunk))
+			continue;
+		left--;
+		if (op->kind == OP_PUSH)
 			mask |= chunk_mask(chunk, op->lo, op->hi);
+	}
 	return mask;
 }
 
