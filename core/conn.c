@@ -28,6 +28,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -41,6 +42,8 @@ enum {
 	IOV_MAX_SEND = 192,
 	PIPE_SIZE = 512 * 1024, /* bytes: room for 128 fragments, whatever their sizes */
 	READ_BUDGET = 4 << 20, /* bytes per round: then the others on the loop get their turn */
+	TOGETHER_LEAST = 64 * 1024, /* of a payload: worth a system call to be told of together */
+	TOGETHER_MOST = 128 * 1024,
 };
 
 struct conn {
@@ -60,6 +63,7 @@ struct conn {
 	uint8_t *payload;
 	uint32_t payload_len, payload_got;
 	bool paused;
+	int together; /* the socket counts as readable when so many bytes are there (SO_RCVLOWAT) */
 	uint64_t bytes_in;
 	int pipe[2]; /* -1 until it is wanted for the first time */
 	bool use_pipe; /* this payload goes through the pipe: payload_got bytes are there */
@@ -300,6 +304,19 @@ static ssize_t receive(struct conn *conn, bool *ret_drained)
 	return n;
 }
 
+/* A long payload comes in pieces: with every one of them it would wake us, take a processor from whoever sends it,
+ * and be read by itself.  TCP tells of fewer bytes, too, if its buffer has no room for more. */
+static void read_together(struct conn *conn)
+{
+	size_t left = conn->payload_len ? conn->payload_len - conn->payload_got : 0;
+	int together = left < TOGETHER_LEAST ? 1 : left < TOGETHER_MOST ? (int)left : TOGETHER_MOST;
+
+	if (together == conn->together || conn->io != &plain_io)
+		return;
+	conn->together = together;
+	setsockopt(conn->lfd.fd, SOL_SOCKET, SO_RCVLOWAT, &together, sizeof(together));
+}
+
 static void read_ready(struct conn *conn)
 {
 	size_t budget = READ_BUDGET;
@@ -310,7 +327,7 @@ static void read_ready(struct conn *conn)
 		int rc;
 
 		if (n == -EAGAIN || n == -EINTR)
-			return;
+			break;
 		if (n <= 0) {
 			bool boundary = !conn->payload_len && conn->in_len == 0;
 
@@ -324,6 +341,8 @@ static void read_ready(struct conn *conn)
 			return;
 		}
 	}
+	if (!conn->closing && !conn->failed)
+		read_together(conn);
 }
 
 /* Gathers what is queued. */
@@ -455,6 +474,7 @@ int conn_create(struct loop *loop, int fd, const struct conn_handlers *handlers,
 	conn->handlers = handlers;
 	conn->header_len = handlers->header_len;
 	conn->io = &plain_io;
+	conn->together = 1;
 	conn->owner = owner;
 	conn->pipe[0] = conn->pipe[1] = -1;
 	conn->loop = loop;
@@ -521,7 +541,10 @@ uint64_t conn_bytes_out(const struct conn *conn)
 
 uint64_t conn_bytes_in(const struct conn *conn)
 {
-	return conn->bytes_in;
+	int waiting = 0;
+
+	ioctl(conn->lfd.fd, SIOCINQ, &waiting);
+	return conn->bytes_in + (uint64_t)waiting;
 }
 
 void conn_resume(struct conn *conn)

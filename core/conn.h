@@ -75,7 +75,7 @@ void conn_send(struct conn *conn, struct conn_out *out);
 
 /* Bytes queued and not yet handed to the kernel. */
 size_t conn_queued(const struct conn *conn);
-/* Bytes ever sent and received. */
+/* Bytes ever sent; and those that have ever come, with what still waits in the socket. */
 uint64_t conn_bytes_out(const struct conn *conn);
 uint64_t conn_bytes_in(const struct conn *conn);
 
