@@ -6,8 +6,11 @@
  * evictions, pins, pulls, changes of mode and order), up to SLOTS requests at once; those that change bytes
  * don't overlap others, so that the array knows the outcome.  Meanwhile the remote is slow, stalls, fails or
  * goes away, the local store fails or tears, other sessions' changes make the cache forget what is clean, and
- * now and then the cache ends and begins again from what it told its index.  Some lives have an index that
- * commits, slowly, and fails to.
+ * now and then the cache ends and begins again from what it told its index; or is killed, and begins again from
+ * what was committed last.  Some lives have an index that commits, slowly, and fails to.
+ *
+ * A byte whose change failed, or was not flushed before a kill, may be the old or the new one until it is read:
+ * from then on it is what was read.
  *
  * Checked: each read's bytes; after each flush that succeeded, that the remote's own memory has every byte
  * that was written before it began; that no extent calls bytes a hole that are not zeros; the invariants
@@ -47,6 +50,15 @@ struct slot {
 	uint8_t buf[LONGEST];
 };
 
+/* What is there when the cache is killed. */
+struct killed {
+	uint64_t size;
+	uint8_t want[SIZE], local[SIZE], remote[SIZE];
+	bool unknown[SIZE], safe[BLOCKS];
+	struct cache_chunk index[SIZE / CACHE_CHUNK];
+	uint8_t index_bytes[SIZE];
+};
+
 struct model {
 	struct sim sim;
 	struct cache_rig cr;
@@ -62,6 +74,7 @@ struct model {
 	bool unknown[SIZE]; /* a change that failed has been here */
 	uint64_t touched[BLOCKS]; /* seq of the last change that was submitted */
 	uint8_t pending[BLOCKS]; /* changes under way */
+	bool safe[BLOCKS]; /* flushed, and not changed since */
 	struct slot slots[SLOTS];
 	unsigned busy;
 	bool resizing, detached;
@@ -69,14 +82,16 @@ struct model {
 	struct cache_call detach;
 	struct pull_job job;
 	bool job_busy;
+	struct killed killed;
 	struct cache_chunk index[SIZE / CACHE_CHUNK];
+	uint8_t index_bytes[SIZE]; /* what a commit has seen, for what stands for checksums */
 	struct cache_call *commit; /* under way, or NULL */
 	struct loop_timer commit_timer;
 	struct cache_chunk taken[TAKEN];
 	unsigned taken_count;
 	bool taking;
 	uint64_t commits;
-	uint64_t reads, writes, flushes, flushes_ok, errors;
+	uint64_t reads, writes, flushes, flushes_ok, errors, kills;
 };
 
 static struct model *m;
@@ -109,12 +124,19 @@ static void mark(const struct store_req *req, int by)
 		m->pending[b] = (uint8_t)(m->pending[b] + by);
 		if (by > 0)
 			m->touched[b] = ++m->seq;
+		m->safe[b] = false;
 	}
 }
 
 static void check_read(const struct store_req *req)
 {
 	const uint8_t *got = req->buf;
+
+	for (uint64_t i = 0; i < req->len; i++)
+		if (m->unknown[req->off + i] && req->off + i < m->size) {
+			m->unknown[req->off + i] = false;
+			m->want[req->off + i] = got[i];
+		}
 
 	if (memcmp(got, m->want + req->off, req->len) == 0)
 		return;
@@ -130,18 +152,30 @@ static void memory_done(struct store_req *req, int err)
 	rig_check(err == 0, "memory failed: %d", err);
 }
 
-/* What the remote really has. */
-static void read_remote(uint64_t block, uint8_t *buf)
+/* What a store really has. */
+static void read_memory(struct store *memory, uint64_t off, uint64_t len, uint8_t *buf)
+{
+	for (uint64_t n; len > 0; off += n, buf += n, len -= n) {
+		struct store_req req = {
+		    .op = STORE_READ, .off = off, .buf = buf, .done = memory_done};
+
+		req.len = n = len < STORE_LEN_MAX ? len : STORE_LEN_MAX;
+		store_submit(memory, &req);
+	}
+}
+
+/* Makes the block of a store what buf says. */
+static void put_block(struct store *memory, uint64_t block, uint8_t *buf)
 {
 	struct store_req req = {
-	    .op = STORE_READ,
+	    .op = memcmp(buf, store_zeros, STORE_BLOCK) ? STORE_WRITE : STORE_ZERO,
 	    .off = block * STORE_BLOCK,
 	    .len = STORE_BLOCK,
 	    .buf = buf,
 	    .done = memory_done,
 	};
 
-	store_submit(m->cr.memory[1], &req);
+	store_submit(memory, &req);
 }
 
 /* A flush has succeeded: what was written before it began is at the remote. */
@@ -154,7 +188,7 @@ static void check_remote(uint64_t seq, const uint8_t *skip)
 
 		if ((skip && skip[b]) || m->touched[b] > seq)
 			continue;
-		read_remote(b, buf);
+		read_memory(m->cr.memory[1], off, STORE_BLOCK, buf);
 		for (unsigned i = 0; i < STORE_BLOCK; i++)
 			rig_check(m->unknown[off + i] || buf[i] == m->want[off + i],
 			    "step %u: flushed, but byte %llu is 0x%02x at the remote, not 0x%02x",
@@ -177,6 +211,15 @@ static void check_extents(const struct slot *slot)
 			    m->steps, (unsigned long long)at);
 		}
 	}
+}
+
+static void flushed(const struct slot *slot)
+{
+	if (m->conf.durability == CACHE_REMOTE)
+		check_remote(slot->seq, slot->skip);
+	for (uint64_t b = 0; b < BLOCKS; b++)
+		if (!slot->skip[b] && m->touched[b] <= slot->seq)
+			m->safe[b] = true;
 }
 
 static void apply(struct slot *slot, int err)
@@ -208,8 +251,8 @@ static void apply(struct slot *slot, int err)
 	case STORE_FLUSH:
 		m->flushes++;
 		m->flushes_ok += err == 0;
-		if (!err && m->conf.durability == CACHE_REMOTE)
-			check_remote(slot->seq, slot->skip);
+		if (!err)
+			flushed(slot);
 		break;
 	case STORE_EXTENTS:
 		if (!err)
@@ -337,6 +380,7 @@ static void begin_request(void)
 		for (uint64_t b = cut / STORE_BLOCK; b < BLOCKS; b++) {
 			m->touched[b] = ++m->seq;
 			m->pending[b]++;
+			m->safe[b] = false;
 		}
 		begin_plain(slot, STORE_RESIZE, to);
 	}
@@ -489,6 +533,8 @@ static void commit_step(struct loop_timer *timer)
 			now.resident &= m->taken[i].resident;
 			now.dirty &= now.resident;
 			m->taken[i] = m->index[now.idx] = now;
+			read_memory(m->cr.memory[0], now.idx * CACHE_CHUNK, CACHE_CHUNK,
+			    m->index_bytes + now.idx * CACHE_CHUNK);
 		}
 		cache_stored(m->cr.cache, m->taken, m->taken_count);
 	}
@@ -511,19 +557,15 @@ static void begin_commit(void *ctx, struct cache_call *call)
 
 /* ---- restarts ---- */
 
-static void zero_local(uint64_t block)
+/* What the index does not know of is not there. */
+static void forget_rest(void)
 {
-	struct store_req req = {
-	    .op = STORE_ZERO,
-	    .off = block * STORE_BLOCK,
-	    .len = STORE_BLOCK,
-	    .done = memory_done,
-	};
-
-	store_submit(m->cr.memory[0], &req);
+	for (uint64_t b = 0; b < BLOCKS; b++)
+		if (!(m->index[b / 64].resident >> (b % 64) & 1))
+			put_block(m->cr.memory[0], b, (uint8_t *)(uintptr_t)store_zeros);
 }
 
-/* What an index would have kept; what it does not know of is not there. */
+/* What an index would have kept. */
 static void save(void)
 {
 	struct cache_chunk some[5];
@@ -538,9 +580,7 @@ static void save(void)
 		for (unsigned i = 0; i < n; i++)
 			m->index[some[i].idx] = some[i];
 	} while (n || m->cr.cache->changed);
-	for (uint64_t b = 0; b < BLOCKS; b++)
-		if (!(m->index[b / 64].resident >> (b % 64) & 1))
-			zero_local(b);
+	forget_rest();
 }
 
 /* Nothing fails any more, and all that was begun ends. */
@@ -569,6 +609,52 @@ static void restart(void)
 	sim_end(&m->sim, &m->cr);
 	save();
 	cache_rig_close(&m->cr);
+}
+
+/* The cache is killed now: what becomes of it after that has never been. */
+static void kill_it(void)
+{
+	struct killed *killed = &m->killed;
+
+	killed->size = m->size;
+	memcpy(killed->want, m->want, SIZE);
+	memcpy(killed->unknown, m->unknown, sizeof(m->unknown));
+	for (uint64_t b = 0; b < BLOCKS; b++)
+		killed->safe[b] = m->safe[b] && !m->pending[b];
+	memcpy(killed->index, m->index, sizeof(m->index));
+	memcpy(killed->index_bytes, m->index_bytes, SIZE);
+	read_memory(m->cr.memory[0], 0, SIZE, killed->local);
+	read_memory(m->cr.memory[1], 0, SIZE, killed->remote);
+	calm_down();
+	sim_end(&m->sim, &m->cr);
+	cache_rig_close(&m->cr);
+	m->size = killed->size;
+	memcpy(m->want, killed->want, SIZE);
+	memcpy(m->index, killed->index, sizeof(m->index));
+	memcpy(m->index_bytes, killed->index_bytes, SIZE);
+	for (uint64_t b = 0; b < BLOCKS; b++) {
+		m->safe[b] = killed->safe[b];
+		memcpy(
+		    m->unknown + b * STORE_BLOCK, killed->unknown + b * STORE_BLOCK, STORE_BLOCK);
+		if (!m->safe[b])
+			memset(m->unknown + b * STORE_BLOCK, true, STORE_BLOCK);
+		put_block(m->cr.memory[0], b, killed->local + b * STORE_BLOCK);
+		put_block(m->cr.memory[1], b, killed->remote + b * STORE_BLOCK);
+	}
+	if (!m->conf.commit)
+		for (uint64_t c = 0; c < SIZE / CACHE_CHUNK; c++)
+			m->index[c] = (struct cache_chunk){.idx = c};
+	for (uint64_t b = 0; b < BLOCKS; b++) { /* as core/cache_index_load.c does */
+		struct cache_chunk *chunk = &m->index[b / 64];
+		uint64_t bit = (uint64_t)1 << (b % 64);
+
+		if (memcmp(killed->local + b * STORE_BLOCK, m->index_bytes + b * STORE_BLOCK,
+			STORE_BLOCK) &&
+		    !(chunk->dirty & bit))
+			chunk->resident &= ~bit;
+	}
+	forget_rest();
+	m->kills++;
 }
 
 static void build(void)
@@ -633,6 +719,8 @@ static void settle(void)
 
 static void live(const struct cache_rig_conf *conf, int life)
 {
+	bool may_kill = conf->durability == CACHE_REMOTE || conf->commit;
+
 	m->conf = *conf;
 	m->conf.size_max = SIZE;
 	m->size = below(SIZE);
@@ -646,16 +734,19 @@ static void live(const struct cache_rig_conf *conf, int life)
 		sim_until(&m->sim, &m->over, 600 * 1000 * MS);
 		if (m->steps >= STEPS)
 			break;
-		restart();
+		if (may_kill && below(2))
+			kill_it();
+		else
+			restart();
 		build();
 	}
 	settle();
 	sim_end(&m->sim, &m->cr);
 	cache_rig_free(&m->cr);
-	printf("life %d: %llu reads, %llu changes, %llu of %llu flushes, %llu errors\n", life,
-	    (unsigned long long)m->reads, (unsigned long long)m->writes,
+	printf("life %d: %llu reads, %llu changes, %llu of %llu flushes, %llu errors, %llu kills\n",
+	    life, (unsigned long long)m->reads, (unsigned long long)m->writes,
 	    (unsigned long long)m->flushes_ok, (unsigned long long)m->flushes,
-	    (unsigned long long)m->errors);
+	    (unsigned long long)m->errors, (unsigned long long)m->kills);
 }
 
 START_TEST(model)
