@@ -75,7 +75,9 @@ all: $(PROGRAMS) ## the programs, remramd and remram (the default)
 
 $(O)/remramd: $(O)/export/remramd.o $(EXPORT_OBJ) $(ENGINE_OBJ)
 $(O)/remram: $(O)/mount/remram.o $(MOUNT_OBJ) $(FUSE_OBJ) $(EXPORT_OBJ) $(ENGINE_OBJ)
+# A tool is one file of tests/tools; proxy has modules in a folder beside it.
 $(TOOLS): $(O)/tools/%: $(O)/tests/tools/%.o
+$(O)/tools/proxy: $(call obj,$(wildcard tests/tools/proxy/*.c))
 # A test program is one file of tests/unit or tests/contract, with tests/lib and all of the
 # programs but their main files.
 $(UNITS) $(FUZZERS): $(O)/tests/%: $(O)/tests/%.o $(TEST_LIB_OBJ) $(EXPORT_OBJ) $(MOUNT_OBJ) $(FUSE_OBJ) \

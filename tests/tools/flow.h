@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The bytes under way in one direction of a proxied connection: a queue of bytes, each of which falls
- * due at a time.  No clock of its own: proxy.c says when.
+ * due at a time.  No clock of its own: proxy/conns.c says when.
  *
  * Bytes are kept in pipes, into which they are spliced from one socket and out of which to the other.  So
  * they are not copied, and a proxy costs a path little of what it measures: what a pipe holds are references

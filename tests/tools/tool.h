@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the test tools share: reading numbers from a command line, clocks, and the pseudo-random words
- * that patterns are made of.  Every tool is one source file, so everything here is static inline; and
- * none of it is shared with the programs under test, so that a bug there can't hide itself.
+ * that patterns are made of.  Almost every tool is one source file, so everything here is static inline;
+ * and none of it is shared with the programs under test, so that a bug there can't hide itself.
  */
 #ifndef REMRAM_TESTS_TOOLS_TOOL_H
 #define REMRAM_TESTS_TOOLS_TOOL_H
@@ -116,6 +116,19 @@ static inline bool tool_parse(const char *text, uint64_t *ret_value)
 	if (value > UINT64_MAX >> shift)
 		return false;
 	*ret_value = (uint64_t)value << shift;
+	return true;
+}
+
+/* A number of milliseconds, up to an hour, a decimal fraction allowed. False if it is anything else;
+ * *ret_ns is then untouched. */
+static inline bool tool_parse_ms(const char *text, uint64_t *ret_ns)
+{
+	char *end;
+	double ms = strtod(text, &end);
+
+	if (end == text || *end != '\0' || !(ms >= 0 && ms <= 3600e3))
+		return false;
+	*ret_ns = (uint64_t)(ms * 1e6);
 	return true;
 }
 
