@@ -7,13 +7,7 @@
 requires fuse nbdinfo jq
 donor_start ram=memory:?size=256M --nbd "unix:$T/donor.nbd"
 M=$T/m D=$T/d SOCKET=$T/export
-PROXY_PORT=$(e2e_port)
-job "$TOOLS/proxy" --listen "127.0.0.1:$PROXY_PORT" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy"
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
-
-proxy() {
-	run "$TOOLS/ask" "$T/proxy" "$@" >/dev/null
-}
+network_start
 
 # export_start FILE [OPTION…]: EXPORT is its process.
 export_start() {
@@ -52,7 +46,7 @@ fileop --create "$D/work" write 0 32M 1
 fileop --create "$D/tail" write 0 10000 2
 run truncate -s 8M "$D/empty"
 DONOR_DIRECT=$DONOR_PORT
-DONOR_PORT=$PROXY_PORT
+DONOR_PORT=$NETWORK_PORT
 mount_pool ram "$M" -o cache=memory,pull=none,push_interval=1h,max_dirty=64M,cache_size=128M
 DONOR_PORT=$DONOR_DIRECT
 
@@ -131,7 +125,7 @@ export_stop
 step "a client that leaves, and an export that ends, while CACHE waits for the donor"
 run "$REMRAM" evict -q "$M/work"
 export_start "$M/work"
-proxy stall
+network stall
 is "CACHE" "$(nbdcmd leave 0 16M)" ok
 nbdcmd leave 16M 8M >/dev/null
 "$TOOLS/nbdcmd" "nbd+unix:///?socket=$SOCKET" cache 24M 4M >"$T/late" 2>&1 </dev/null &
@@ -142,7 +136,7 @@ is "meanwhile" "$(map remram:resident)" "0 33554432 0;"
 export_stop
 job_wait 10 "$LATE"
 contains "who waited is told" "$(<"$T/late")" ESHUTDOWN
-proxy resume
+network resume
 eventually 30 "the daemon has no task left" at_rest
 
 step "the daemon of the mount cannot be asked: the contexts are not there"
