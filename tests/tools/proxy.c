@@ -30,8 +30,8 @@
  *   OPEN        bytes move; each direction ends by itself (end of file is delayed like data)
  *   dead        both sockets closed; freed at the end of the round, since events may still name it
  *
- * Invariants: the bytes under way and when they are due are in flow.h.  Only conn_send moves bytes out,
- * and it stops exactly at cut_left.  A byte keeps the due time it was read with, even if the delay is
+ * Invariants: the bytes under way and when they are due are in proxy/flow.c.  Only conn_send moves bytes
+ * out, and it stops exactly at cut_left.  A byte keeps the due time it was read with, even if the delay is
  * lowered since, so order holds.
  *
  * Fails: cannot listen: exit 3.  An onward connect that fails resets the accepted connection.  The delay
@@ -40,6 +40,7 @@
  * Here are the loop and main; in tests/tools/proxy, from the bottom up:
  *   source     what the loop watches
  *   link       the delay and bandwidth that all connections share
+ *   flow       the bytes under way in one direction of a connection
  *   conns      connections, and the bytes that move through them
  *   listener   the socket that accepts them
  *   command    what each command does

@@ -13,7 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "tests/tools/flow.h"
+#include "tests/tools/proxy/flow.h"
 #include "tests/tools/proxy/link.h"
 #include "tests/tools/proxy/source.h"
 #include "tests/tools/tool.h"

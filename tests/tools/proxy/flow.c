@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The bytes under way in one direction of a proxied connection: a queue of bytes, each of which falls
- * due at a time.  No clock of its own: proxy/conns.c says when.
+ * The bytes under way in one direction (see tests/tools/proxy/flow.h).
  *
  * Bytes are kept in pipes, into which they are spliced from one socket and out of which to the other.  So
  * they are not copied, and a proxy costs a path little of what it measures: what a pipe holds are references
@@ -16,21 +15,17 @@
  * Fails: a flow that can have no further pipe (descriptors, the system's bound on pages in pipes) is full
  * until bytes leave; a connection whose flows can't have their first is none.
  */
-#ifndef REMRAM_TESTS_TOOLS_FLOW_H
-#define REMRAM_TESTS_TOOLS_FLOW_H
+#include "tests/tools/proxy/flow.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 enum {
-	FLOW_PIPE_BYTES = 1024 * 1024, /* asked for: a slot for each 4096 of them */
-	FLOW_SPARE_PIPES = 64, /* empty pipes kept for reuse, all flows together */
+	PIPE_BYTES = 1024 * 1024, /* asked for: a slot for each 4096 of them */
+	SPARE_PIPES = 64, /* empty pipes kept for reuse, all flows together */
 };
 
 struct flow_pipe {
@@ -39,29 +34,17 @@ struct flow_pipe {
 	uint64_t bytes;
 };
 
+/* The bytes up to end_pos that no mark before has fall due at due_ns. */
 struct flow_mark {
 	uint64_t due_ns;
 	uint64_t end_pos;
 };
 
-/* Zeroed memory is an empty flow. */
-struct flow {
-	struct flow_pipe *head, *tail;
-	struct flow_mark *marks; /* ring of mark_room (a power of two) */
-	uint32_t mark_room, mark_first, mark_count;
-	uint64_t in_pos, out_pos, ripe_pos;
-	uint64_t last_due_ns;
-	bool eof; /* the source has ended; its end is due at last_due_ns */
-	bool ended; /* and the destination has been told */
-	bool blocked; /* the destination took less than was ripe */
-	bool full; /* there was no pipe for more */
-};
-
-static struct flow_pipe *flow_spare;
-static unsigned flow_spare_count;
+static struct flow_pipe *spare;
+static unsigned spare_count;
 
 /* Memory for a test is there or the test is over. */
-static inline void *flow_alloc(size_t size)
+static void *alloc(size_t size)
 {
 	void *mem = calloc(1, size);
 
@@ -71,57 +54,56 @@ static inline void *flow_alloc(size_t size)
 }
 
 /* pipe is empty, or its bytes are not wanted any more. */
-static inline void flow_pipe_put(struct flow_pipe *pipe)
+static void pipe_put(struct flow_pipe *pipe)
 {
-	if (pipe->bytes > 0 || flow_spare_count >= FLOW_SPARE_PIPES) {
+	if (pipe->bytes > 0 || spare_count >= SPARE_PIPES) {
 		close(pipe->fds[0]);
 		close(pipe->fds[1]);
 		free(pipe);
 		return;
 	}
-	pipe->next = flow_spare;
-	flow_spare = pipe;
-	flow_spare_count++;
+	pipe->next = spare;
+	spare = pipe;
+	spare_count++;
 }
 
 /* NULL and errno: there is none. */
-static inline struct flow_pipe *flow_pipe_get(void)
+static struct flow_pipe *pipe_get(void)
 {
-	struct flow_pipe *pipe = flow_spare;
+	struct flow_pipe *pipe = spare;
 
 	if (pipe) {
-		flow_spare = pipe->next;
-		flow_spare_count--;
+		spare = pipe->next;
+		spare_count--;
 		pipe->next = NULL;
 		return pipe;
 	}
-	pipe = flow_alloc(sizeof(*pipe));
+	pipe = alloc(sizeof(*pipe));
 	if (pipe2(pipe->fds, O_CLOEXEC | O_NONBLOCK) < 0) {
 		free(pipe);
 		return NULL;
 	}
 	/* A smaller one does as well. */
-	(void)fcntl(pipe->fds[1], F_SETPIPE_SZ, FLOW_PIPE_BYTES);
+	(void)fcntl(pipe->fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	return pipe;
 }
 
-static inline void flow_fini(struct flow *flow)
+void flow_fini(struct flow *flow)
 {
 	while (flow->head) {
 		struct flow_pipe *pipe = flow->head;
 
 		flow->head = pipe->next;
-		flow_pipe_put(pipe);
+		pipe_put(pipe);
 	}
 	flow->tail = NULL;
 	free(flow->marks);
 	flow->marks = NULL;
 }
 
-/* Also for the first pipe, which a flow must have before it takes any bytes. */
-static inline bool flow_add_pipe(struct flow *flow)
+bool flow_add_pipe(struct flow *flow)
 {
-	struct flow_pipe *pipe = flow_pipe_get();
+	struct flow_pipe *pipe = pipe_get();
 
 	if (!pipe)
 		return false;
@@ -133,9 +115,7 @@ static inline bool flow_add_pipe(struct flow *flow)
 	return true;
 }
 
-/* Takes up to `most` bytes from a socket; flow_put must follow.  0: its end; -1 and errno: EAGAIN, nothing
- * now (or flow->full), else it is broken. */
-static inline ssize_t flow_take(struct flow *flow, int fd, size_t most)
+ssize_t flow_take(struct flow *flow, int fd, size_t most)
 {
 	int waiting = 0;
 	ssize_t got;
@@ -160,10 +140,10 @@ static inline ssize_t flow_take(struct flow *flow, int fd, size_t most)
 	}
 }
 
-static inline void flow_grow_marks(struct flow *flow)
+static void grow_marks(struct flow *flow)
 {
 	uint32_t room = flow->mark_room ? flow->mark_room * 2 : 64;
-	struct flow_mark *marks = flow_alloc(room * sizeof(*marks));
+	struct flow_mark *marks = alloc(room * sizeof(*marks));
 
 	for (uint32_t i = 0; i < flow->mark_count; i++)
 		marks[i] = flow->marks[(flow->mark_first + i) & (flow->mark_room - 1)];
@@ -173,8 +153,7 @@ static inline void flow_grow_marks(struct flow *flow)
 	flow->mark_first = 0;
 }
 
-/* The len bytes that flow_take has got fall due at due_ns, but never before bytes that are ahead of them. */
-static inline void flow_put(struct flow *flow, size_t len, uint64_t due_ns)
+void flow_put(struct flow *flow, size_t len, uint64_t due_ns)
 {
 	struct flow_mark *last = NULL;
 
@@ -189,20 +168,19 @@ static inline void flow_put(struct flow *flow, size_t len, uint64_t due_ns)
 		return;
 	}
 	if (flow->mark_count == flow->mark_room)
-		flow_grow_marks(flow);
+		grow_marks(flow);
 	last = &flow->marks[(flow->mark_first + flow->mark_count++) & (flow->mark_room - 1)];
 	*last = (struct flow_mark){.due_ns = flow->last_due_ns, .end_pos = flow->in_pos};
 }
 
-/* The source has ended; the destination learns it at due_ns, after the last byte. */
-static inline void flow_put_eof(struct flow *flow, uint64_t due_ns)
+void flow_put_eof(struct flow *flow, uint64_t due_ns)
 {
 	if (due_ns > flow->last_due_ns)
 		flow->last_due_ns = due_ns;
 	flow->eof = true;
 }
 
-static inline void flow_ripen(struct flow *flow, uint64_t now_ns)
+void flow_ripen(struct flow *flow, uint64_t now_ns)
 {
 	while (flow->mark_count > 0 && flow->marks[flow->mark_first].due_ns <= now_ns) {
 		flow->ripe_pos = flow->marks[flow->mark_first].end_pos;
@@ -211,13 +189,12 @@ static inline void flow_ripen(struct flow *flow, uint64_t now_ns)
 	}
 }
 
-static inline bool flow_has_ripe(const struct flow *flow)
+bool flow_has_ripe(const struct flow *flow)
 {
 	return flow->ripe_pos > flow->out_pos;
 }
 
-/* Gives up to `most` ripe bytes, of which there are some, to a socket; -1 and errno. */
-static inline ssize_t flow_give(struct flow *flow, int fd, uint64_t most)
+ssize_t flow_give(struct flow *flow, int fd, uint64_t most)
 {
 	struct flow_pipe *pipe = flow->head;
 	uint64_t ripe = flow->ripe_pos - flow->out_pos;
@@ -237,23 +214,19 @@ static inline ssize_t flow_give(struct flow *flow, int fd, uint64_t most)
 	flow->full = false;
 	if (pipe->bytes == 0 && pipe != flow->tail) {
 		flow->head = pipe->next;
-		flow_pipe_put(pipe);
+		pipe_put(pipe);
 	}
 	return put;
 }
 
-/* True if everything is out but the end of file. */
-static inline bool flow_only_eof_left(const struct flow *flow)
+bool flow_only_eof_left(const struct flow *flow)
 {
 	return flow->eof && !flow->ended && flow->out_pos == flow->in_pos;
 }
 
-/* When the flow changes by itself; UINT64_MAX: never. */
-static inline uint64_t flow_due_ns(const struct flow *flow)
+uint64_t flow_due_ns(const struct flow *flow)
 {
 	if (flow->mark_count > 0)
 		return flow->marks[flow->mark_first].due_ns;
 	return flow_only_eof_left(flow) ? flow->last_due_ns : UINT64_MAX;
 }
-
-#endif
