@@ -7,30 +7,18 @@ requires fuse loop losetup
 cgroup_available || skip "needs a memory control group"
 
 donor_start ram=memory:?size=512M
+network_start
 group_make 96M
-
-# A proxy between client and donor; `order WORDS` speaks to it.
-port=$(e2e_port)
-e2e_exec "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy.sock" \
-	</dev/null >>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-order() {
-	run "$TOOLS/ask" "$T/proxy.sock" "$@" >/dev/null
-}
-listening() {
-	(: <>"/dev/tcp/127.0.0.1/$port")
-}
-eventually 10 "the proxy listens" listening
 
 step "every word is right although the connection is cut again and again"
 mkdir "$T/mnt"
-mount_source "127.0.0.1:$port:/ram" "$T/mnt" -o swap=swap0,size=384M,discard
+mount_source "127.0.0.1:$NETWORK_PORT:/ram" "$T/mnt" -o swap=swap0,size=384M,discard
 guard_add loop "$(device_of swap0)"
 guard_add swap "$(device_of swap0)"
 workload_start --size 288M --random 20000 --rounds 2
 for _ in {1..10}; do
 	sleep 0.5
-	order cut
+	network cut
 done
 workload_passes 100
 at_least "reconnects" "$("$REMRAM" status --json "$T/mnt" | jq '.[0].daemon.connection.reconnects')" 3

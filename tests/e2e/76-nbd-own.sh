@@ -201,19 +201,15 @@ umount_dir "$M"
 same "$T/disk/work" <(run nbdcopy "$(over unix disk/work)" -)
 
 step "connections that are cut under I/O: nothing fails, nothing is wrong"
-proxy_port=$(e2e_port)
-"$TOOLS/proxy" --listen "127.0.0.1:$proxy_port" --target "127.0.0.1:$NBD_PORT" --control "$T/proxy" </dev/null \
-	>"$T/proxy.log" 2>&1 &
-guard_add pid $!
-eventually 5 "the proxy's control socket" test -S "$T/proxy"
+network_start --target "127.0.0.1:$NBD_PORT"
 eventually 10 "the client goes" unused "$T/disk/work"
-mount_nbd "nbd://127.0.0.1:$proxy_port/disk/work" "$M"
+mount_nbd "nbd://127.0.0.1:$NETWORK_PORT/disk/work" "$M"
 job fio --name=verify --filename="$M/work" --size=64M --rate=,20m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
 	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.cut.log"
 for _ in {1..20}; do
 	sleep 0.1
 	process_alive "$JOB" || fail "the job has ended before the last cut"
-	run "$TOOLS/ask" "$T/proxy" cut >/dev/null
+	network cut
 done
 job_passes 60
 umount_dir "$M"

@@ -218,11 +218,8 @@ exec 8<&-
 umount_dir "$M"
 
 step "on a slow network there is a bar on a terminal, and plain lines elsewhere"
-port=$(e2e_port)
-job "$TOOLS/proxy" --listen "127.0.0.1:$port" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" --bandwidth 16M
-proxy=$JOB
-eventually 10 "the proxy listens" test -S "$T/proxy"
-SRC=127.0.0.1:$port:/ram
+network_start --bandwidth 16M
+SRC=127.0.0.1:$NETWORK_PORT:/ram
 mkdir -p "$M"
 guard_add mount "$M"
 on_terminal 80x24 -- "$REMRAM" mount "$SRC" "$M" -o cache=memory,pull=all,pull_first=50%,push_interval=1h,max_dirty=64M \
@@ -239,13 +236,13 @@ tell writer write 0 16M 5
 on_terminal 80x24 -- "$REMRAM" flush "$M/work" >"$T/screen"
 contains "flush" "$(<"$T/screen")" "flushing  ["
 contains "its last line" "$(tail -n 1 "$T/screen")" "work: 16.0 MiB flushed"
-run "$TOOLS/ask" "$T/proxy" bandwidth 4M >"$T/out"
+network bandwidth 4M
 run "$REMRAM" evict -q "$M"
 run "$REMRAM" pull -q "$M/work" 0-1M
 run_for 60 "$REMRAM" pull "$M/work" >"$T/out" 2>"$T/err"
 contains "a plain line" "$(head -n 1 "$T/err")" "pulling: "
 is "columns moved" "$(grep -c $'\e' "$T/err")" 0
-run "$TOOLS/ask" "$T/proxy" bandwidth 16M >"$T/out"
+network bandwidth 16M
 tell writer write 0 16M 6
 hang_up writer
 on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"
@@ -254,15 +251,15 @@ guard_drop mount "$M"
 fileop --read "$D/work" verify 0 16M 6
 
 step "what goes aside with a lost lease is listed, written, pushed and dropped"
-run "$TOOLS/ask" "$T/proxy" bandwidth 0 >"$T/out"
+network bandwidth 0
 mount_source "$SRC" "$M" -o "cache=$C,pull=none,push_interval=1h,max_dirty_age=2h"
 says "nothing is kept aside" "$REMRAM" rescue "$C"
 talk writer "$TOOLS/fileop" "$M/work" -
 tell writer write 1M 64K 7
-run "$TOOLS/ask" "$T/proxy" blackhole >"$T/out"
+network blackhole
 eventually 20 "the lease is taken" opens "$D/work"
 fileop "$D/work" write 0 2M 8 , fsync
-run "$TOOLS/ask" "$T/proxy" resume >"$T/out"
+network resume
 [[ $(ask_talk writer fsync | tail -n 1) == failed ]] || fail "fsync has not failed"
 eventually 10 "status knows" says_of_status "LEASE LOST to another client"
 contains "top" "$(run "$REMRAM" top --once -i 100ms "$M")" "LEASE LOST"
@@ -282,7 +279,5 @@ code_of 32 "--force drops it for ever" "$REMRAM" rescue drop "$C" "$key"
 says "" "$REMRAM" rescue drop --force "$C" "$key"
 says "nothing is kept aside" "$REMRAM" rescue "$C"
 umount_dir "$M"
-kill "$proxy"
-job_wait 10 "$proxy"
 umount_dir "$D"
 finish

@@ -386,6 +386,7 @@ donor_back() {
 # ---- the network -----------------------------------------------------------------------------------
 
 # network_start [OPTION…]: a proxy before the donor that listens on DONOR_PORT now: mounts of NETWORK_PORT go through it.
+# OPTIONs are the proxy's; with --target ADDRESS it stands before something else.
 network_start() {
 	NETWORK_PORT=$(e2e_port)
 	e2e_exec "$TOOLS/proxy" --listen "127.0.0.1:$NETWORK_PORT" --target "127.0.0.1:$DONOR_PORT" --control "$T/proxy" "$@" \
