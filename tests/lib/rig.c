@@ -11,9 +11,11 @@
 #include <errno.h>
 #include <ftw.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -328,6 +330,19 @@ void rig_random_fill(struct rig_random *random, void *buf, size_t len)
 		pos += n;
 		len -= n;
 	}
+}
+
+/* ---- processes ---- */
+
+bool rig_child_killed(pid_t pid)
+{
+	int status;
+
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return true;
+	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %x", status);
+	return false;
 }
 
 /* ---- directories ---- */

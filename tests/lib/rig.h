@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "core/loop.h"
 #include "core/store.h"
@@ -89,6 +90,9 @@ uint64_t rig_random(struct rig_random *random);
 /* 0 … below - 1 */
 uint64_t rig_random_below(struct rig_random *random, uint64_t below);
 void rig_random_fill(struct rig_random *random, void *buf, size_t len);
+
+/* Waits for a child process, which exits with 0 or is killed (SIGKILL): whether it was killed. */
+bool rig_child_killed(pid_t pid);
 
 /* Makes an empty directory in TMPDIR (or /var/tmp), or below `where` ("/dev/shm"). */
 void rig_tmpdir(const char *where, char path[RIG_PATH_MAX]);

@@ -24,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/lib/index_rig.h"
@@ -409,7 +408,6 @@ static bool run_child(
     void (*fn)(void), enum index_step step, unsigned after, bool power, uint64_t seed)
 {
 	pid_t pid = fork();
-	int status;
 
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0) {
@@ -424,11 +422,7 @@ static bool run_child(
 		fn();
 		_exit(0);
 	}
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return true;
-	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %x", status);
-	return false;
+	return rig_child_killed(pid);
 }
 
 static bool may_be_seen(unsigned b, uint32_t tag)
