@@ -42,6 +42,17 @@ void forgetful_loses(struct forgetful_bytes *bytes, struct rig_random *random)
 	bytes->losses++;
 }
 
+void forgetful_resize(struct forgetful *donor, uint64_t size)
+{
+	struct forgetful_bytes *bytes = donor->bytes;
+
+	pthread_mutex_lock(donor->mu);
+	for (uint64_t s = size / FORGETFUL_SECTOR; s < FORGETFUL_SECTORS; s++)
+		bytes->now[s] = bytes->stable[s] = 0;
+	bytes->size = (uint32_t)(size / FORGETFUL_SECTOR);
+	pthread_mutex_unlock(donor->mu);
+}
+
 static void change(struct forgetful *donor, const struct store_req *req)
 {
 	uint64_t first = req->off / FORGETFUL_SECTOR, count = req->len / FORGETFUL_SECTOR;

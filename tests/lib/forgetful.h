@@ -52,6 +52,9 @@ void forgetful_init(struct forgetful *donor, struct forgetful_bytes *bytes, pthr
 /* Loses about half of what is not stable.  The caller holds mu. */
 void forgetful_loses(struct forgetful_bytes *bytes, struct rig_random *random);
 
+/* The region is `size` bytes long, whole sectors, for good; takes mu. */
+void forgetful_resize(struct forgetful *donor, uint64_t size);
+
 /* Makes bytes of a tag; the tag of a sector's bytes, which are of one write. */
 void forgetful_fill(void *buf, uint32_t tag, size_t len);
 uint32_t forgetful_tag(const uint8_t *bytes);
