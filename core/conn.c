@@ -241,6 +241,7 @@ static int parse(struct conn *conn)
 			if (conn->payload_got < conn->payload_len)
 				break;
 			conn->payload_len = 0;
+			loop_served(conn->loop);
 			rc = h->frame(conn);
 			if (conn->use_pipe)
 				pipe_drop(conn);
@@ -265,6 +266,7 @@ static int parse(struct conn *conn)
 		conn->narrow = conn->use_pipe;
 		conn->use_pipe = conn->use_pipe && conn->in_len == 0;
 		if (conn->payload_len == 0 && !conn->closing) {
+			loop_served(conn->loop);
 			rc = h->frame(conn);
 			if (rc)
 				return rc;

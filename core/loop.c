@@ -10,6 +10,12 @@
  * (sooner after a round that served many requests):
  * polling is for CPUs that would be idle, where a wake-up is expensive.
  *
+ * A loop that polls finds requests one by one, as they come, and each then costs both sides what a whole batch
+ * does: a call to receive, one to send, a wake-up.  So after a short round that has served several
+ * requests (loop_served) as much time as it took goes by before the loop looks again, as network cards
+ * moderate their interrupts: what comes meanwhile comes together.  Who has one request in flight is never
+ * kept waiting, and a round that was long is a batch already.
+ *
  * Invariants:
  *   1. lfd->loop is set exactly while the descriptor is in the epoll set.
  *   2. A handler may delete any watch: the events of this round that are still to come for it are
@@ -40,6 +46,7 @@ enum {
 	YIELD_SHORT_NS = 40000,
 	YIELD_LONG_NS = 4000,
 	ROUND_LONG_NS = 40000,
+	MODERATE_NS = 25000, /* a round that served several requests in less is a small batch */
 };
 
 struct loop {
@@ -56,6 +63,7 @@ struct loop {
 	struct loop_task *deferred, **deferred_tail;
 	unsigned watches;
 	unsigned credit;
+	unsigned served; /* in this round */
 	struct loop_end *ends;
 	uint64_t woke_ns; /* when the last wait ended */
 	struct loop_fd wake; /* eventfd: a task was posted, or stop */
@@ -158,6 +166,11 @@ void loop_destroy(struct loop *loop)
 	pthread_mutex_destroy(&loop->mu);
 	free(loop->timers);
 	free(loop);
+}
+
+void loop_served(struct loop *loop)
+{
+	loop->served++;
 }
 
 void loop_set_spin(struct loop *loop, unsigned spin_us)
@@ -451,10 +464,26 @@ static bool spin(struct loop *loop, uint64_t start)
 	return false;
 }
 
+/* See the top. */
+static void moderate(const struct loop *loop)
+{
+	uint64_t end = loop_now_ns(), now = end;
+
+	if (end - loop->woke_ns >= MODERATE_NS)
+		return;
+	while (now - end < end - loop->woke_ns) {
+		sched_yield();
+		now = loop_now_ns();
+	}
+}
+
 static void wait(struct loop *loop)
 {
 	uint64_t start, now;
 
+	if (loop->served > 1 && loop->spin_ns && loop->credit && !simulated_ns)
+		moderate(loop);
+	loop->served = 0;
 	if (poll_events(loop, 0))
 		return;
 	if (simulated_ns && loop->timer_count > 0) {

@@ -41,6 +41,10 @@ void loop_destroy(struct loop *loop);
 void loop_end_add(struct loop *loop, struct loop_end *end);
 void loop_end_del(struct loop_end *end);
 
+/* A request has come: called for each by whoever receives them, so that the loop knows which rounds serve many.
+ * On the loop's thread only. */
+void loop_served(struct loop *loop);
+
 /* Changes loop_conf.spin_us. */
 void loop_set_spin(struct loop *loop, unsigned spin_us);
 
