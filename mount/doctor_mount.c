@@ -40,7 +40,8 @@ static bool check_daemon(struct doctor *doctor, const struct status *status)
 		doctor_advise(doctor, "%s",
 		    status->health == STATUS_SILENT
 			? "`remram abort` and umount -f, if it does not recover"
-			: "umount cleans up");
+		    : status->health == STATUS_LEAVING ? "umount.remram waits for it"
+						       : "umount cleans up");
 		return false;
 	}
 	doctor_add(doctor, DOCTOR_PASS, "daemon", "answers");

@@ -64,14 +64,16 @@ void status_init(
 	status->mounted =
 	    mountinfo_find(state->dir, &info) == 0 && !strcmp(info.type, MOUNTINFO_TYPE);
 	snprintf(path, sizeof(path), "%s/control", run_dir);
-	if (!status->mounted) {
-		status->health = STATUS_GONE;
-		snprintf(status->trouble, sizeof(status->trouble), "not mounted any more");
-		return;
-	}
-	if (control_ask(path, "status", timeout_ms, &answer, &err) == 0) {
+	if ((status->mounted || runstate_alive(state)) &&
+	    control_ask(path, "status", timeout_ms, &answer, &err) == 0) {
 		json_parse(answer, strlen(answer), &status->daemon, &err);
 		free(answer);
+	}
+	if (!status->mounted) {
+		status->health = status->daemon ? STATUS_LEAVING : STATUS_GONE;
+		snprintf(status->trouble, sizeof(status->trouble), "not mounted any more%s",
+		    status->daemon ? ", but its daemon still has something to do" : "");
+		return;
 	}
 	if (status->daemon)
 		return;
@@ -429,6 +431,12 @@ void status_print(const struct status *status, FILE *out)
 		fprintf(out, LABEL "DEAD (it was process %d): `umount %s` cleans up\n", "daemon",
 		    (int)state->pid, state->dir);
 		break;
+	case STATUS_LEAVING:
+		fprintf(out,
+		    LABEL "NOT MOUNTED any more: `umount.remram %s` waits for its daemon\n",
+		    "mount", state->dir);
+		print_daemon(status, out);
+		break;
 	case STATUS_GONE:
 		fprintf(out, LABEL "NOT MOUNTED any more: `umount.remram %s` cleans up\n", "mount",
 		    state->dir);
@@ -487,7 +495,7 @@ static bool write_by_hand(void *ctx, const struct loopdev *loop, const struct sw
 void status_print_json(const struct status *status, FILE *out)
 {
 	struct by_hand by_hand = {.status = status, .out = out};
-	static const char *const healths[] = {"live", "silent", "dead", "gone"};
+	static const char *const healths[] = {"live", "silent", "dead", "leaving", "gone"};
 	const struct runstate *state = &status->state;
 	unsigned i;
 

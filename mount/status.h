@@ -17,7 +17,8 @@ enum status_health {
 	STATUS_LIVE, /* mounted, the daemon answers */
 	STATUS_SILENT, /* mounted, the daemon runs but does not answer */
 	STATUS_DEAD, /* mounted, the daemon has ended */
-	STATUS_GONE, /* not mounted any more, but something is left */
+	STATUS_LEAVING, /* not mounted any more, but the daemon answers */
+	STATUS_GONE, /* neither, but something is left */
 };
 
 struct status {
@@ -37,7 +38,7 @@ void status_fini(struct status *status);
 
 /* For people: several lines, the first of which is not indented. */
 void status_print(const struct status *status, FILE *out);
-/* One JSON object: mountpoint, source, pid, run_dir, state ("live", "silent", "dead", "gone"), trouble,
+/* One JSON object: mountpoint, source, pid, run_dir, state ("live", "silent", "dead", "leaving", "gone"), trouble,
  * devices (an array), by_hand (the loop devices that others made on its files), daemon (what the daemon said, or null). */
 void status_print_json(const struct status *status, FILE *out);
 

@@ -106,6 +106,9 @@ static void print_heading(struct frame *frame, const struct top_mount *mount)
 	case STATUS_DEAD:
 		fputs("the daemon is DEAD: umount cleans up", frame->out);
 		break;
+	case STATUS_LEAVING:
+		fputs("NOT MOUNTED any more, its daemon is leaving", frame->out);
+		break;
 	case STATUS_GONE:
 		fputs("NOT MOUNTED any more: umount cleans up", frame->out);
 		break;
@@ -228,7 +231,7 @@ static void print_map(struct frame *frame, const struct top_region *region)
 /* Lines of a mount's block without its maps. */
 static unsigned fixed_lines(const struct top_mount *mount)
 {
-	if (mount->health != STATUS_LIVE)
+	if (mount->health != STATUS_LIVE && mount->health != STATUS_LEAVING)
 		return 2;
 	return 3 + (mount->managed ? 1 : 0) + mount->region_count;
 }
@@ -238,7 +241,7 @@ static void print_mount(struct frame *frame, const struct top_mount *mount)
 	unsigned begin = frame->lines, maps;
 
 	print_heading(frame, mount);
-	if (mount->health != STATUS_LIVE)
+	if (mount->health != STATUS_LIVE && mount->health != STATUS_LEAVING)
 		return;
 	if (mount->managed)
 		print_cache(frame, mount);

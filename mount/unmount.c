@@ -7,8 +7,10 @@
  * comes from mount.conf; where that is missing (the mount command was killed early), from the mount
  * table, the control socket and the list of loop devices.
  *
- * A mount is live, dead (the daemon ended, the mount is still there and answers ENOTCONN), or gone
- * (somebody else unmounted it; only run_dir is left).  Dead and gone ones are cleaned up.
+ * A mount is live, dead (the daemon ended, the mount is still there and answers ENOTCONN), leaving (somebody
+ * else unmounted it, SIGTERM for one, and the daemon is still there: for files that are open, or with
+ * data for the donor), or gone (only run_dir is left).  Dead and gone ones are cleaned up; a leaving one is
+ * waited for as a live one is.
  */
 #include "mount/unmount.h"
 
@@ -272,9 +274,11 @@ static void put_back(struct job *job, struct err *err)
 static int drain_failed(const struct job *job, uint64_t dirty, const char *why, struct err *err)
 {
 	return err_set(err, -EHOSTUNREACH,
-	    "%s: %llu bytes that were written here are not at the donor: %s; umount -f unmounts "
-	    "all the same (a cache directory keeps them, memory does not)",
-	    job->how->dir, (unsigned long long)dirty, why);
+	    "%s: %llu bytes that were written here are not at the donor: %s; %s -f %s all the same "
+	    "(a cache directory keeps them, memory does not)",
+	    job->how->dir, (unsigned long long)dirty, why,
+	    job->mounted ? "umount" : "umount.remram",
+	    job->mounted ? "unmounts" : "ends the daemon");
 }
 
 static bool donor_is_away(const struct job *job)
@@ -392,6 +396,86 @@ static int unmount_force(struct job *job, struct err *err)
 	return 0;
 }
 
+/* ---- one that is leaving ------------------------------------------------------------------------ */
+
+/* What the daemon has for the donor; *ret_away: that is not there. */
+static uint64_t ask_dirty(const struct job *job, bool *ret_away)
+{
+	struct err ignored;
+	struct json *doc = ask_status(job, &ignored);
+	uint64_t dirty = (uint64_t)json_number(json_find(doc, "cache.dirty"), 0);
+
+	*ret_away =
+	    strcmp(json_string(json_find(doc, "connection.state"), "connected"), "connected") != 0;
+	json_destroy(doc);
+	return dirty;
+}
+
+/* Until the daemon has ended: as long as it has something to push to a donor that is there. */
+static int wait_leaving(const struct job *job, struct err *err)
+{
+	uint64_t dirty, most = 0, end = sys_now_ms() + DAEMON_MS;
+	struct progress progress;
+	unsigned away = 0;
+	bool is_away;
+	int res = 0;
+
+	progress_begin(&progress, stderr, "pushing", false);
+	while (res == 0 && !wait_daemon(job->how, job->state.pid, DRAIN_MS)) {
+		dirty = ask_dirty(job, &is_away);
+		away = dirty && is_away ? away + 1 : 0;
+		if (dirty > most)
+			most = dirty;
+		if (dirty)
+			end = sys_now_ms() + DAEMON_MS;
+		if (job->how->interrupted && *job->how->interrupted)
+			res = err_set(err, -EINTR, "interrupted");
+		else if (away * DRAIN_MS >= AWAY_MS)
+			res = drain_failed(job, dirty, "it cannot be reached", err);
+		else if (sys_now_ms() >= end)
+			res = err_set(err, -EBUSY,
+			    "%s is unmounted, but its daemon (process %d) is still there: files of it are "
+			    "open, or see the system log",
+			    job->how->dir, (int)job->state.pid);
+		progress_show(&progress, most - dirty, most, sys_now_ms());
+	}
+	progress_clear(&progress);
+	return res;
+}
+
+static int unmount_leaving(struct job *job, char *note, struct err *err)
+{
+	char path[MOUNT_RUN_DIR_MAX + 16];
+	struct err ignored;
+	int res = 0;
+
+	control_path(job, path);
+	if (job->how->force)
+		control_command(path, "forget-donor", NULL, FORGET_MS, &ignored);
+	else if (job->state.device_count && (res = check_donor(job, err)) == 0)
+		res = detach_check(&job->state, err);
+	if (res == 0)
+		res = detach_all(&job->attach, err);
+	if (res)
+		return res;
+	if (job->how->force) {
+		if (!wait_daemon(job->how, job->state.pid, FORCE_MS) &&
+		    sys_process_alive(job->state.pid, job->state.start))
+			kill(job->state.pid, SIGKILL);
+	} else if (!job->how->lazy) {
+		res = wait_leaving(job, err);
+		if (res)
+			return res;
+	} else {
+		return 0;
+	}
+	snprintf(note, ERR_TEXT_MAX,
+	    "%s was not mounted any more; its daemon (process %d) has ended", job->how->dir,
+	    (int)job->state.pid);
+	runstate_remove(job->how->run_dir);
+	return 0;
+}
+
 /* ---- a dead or gone one ------------------------------------------------------------------------ */
 
 static int unmount_dead(struct job *job, char *note, struct err *err)
@@ -433,8 +517,10 @@ int unmount_run(const struct unmount *unmount, char *ret_note, struct err *err)
 		return err_sys(err, -ENOMEM, "%s", unmount->dir);
 	job->how = unmount;
 	res = look(job, err);
-	if (res == 0 && !(job->mounted && job->alive))
+	if (res == 0 && !job->alive)
 		res = unmount_dead(job, ret_note, err);
+	else if (res == 0 && !job->mounted)
+		res = unmount_leaving(job, ret_note, err);
 	else if (res == 0 && unmount->force)
 		res = unmount_force(job, err);
 	else if (res == 0)
