@@ -269,8 +269,8 @@ bool xattr_submit(struct managed *managed, struct pool_req *req);
 bool xattr_interrupt(struct pool_req *req);
 /* The name that a region that is not kept was looked up by lately, or "". */
 const char *meta_noted_name(const struct managed *managed, uint64_t id);
-/* Adds our names to a lower pool's answer. */
-int xattr_list(struct pool_req *req, size_t lower_len);
+/* Puts our names in a lower pool's answer. */
+int xattr_list(const struct managed *managed, struct pool_req *req, size_t lower_len);
 int entry_set_order(struct managed_entry *entry, const char *text, struct err *err);
 int entry_set_pins(struct managed_entry *entry, const char *text);
 size_t entry_pins_text(const struct managed_entry *entry, char *buf, size_t room);

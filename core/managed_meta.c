@@ -257,7 +257,7 @@ static void passed(struct pool_req *sub, int err)
 		take_results(meta);
 		learn(meta);
 		if (req->op == POOL_LISTXATTR)
-			err = xattr_list(req, req->ret_len);
+			err = xattr_list(meta->managed, req, req->ret_len);
 	}
 	meta_end(meta, err);
 	if (entry)

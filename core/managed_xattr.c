@@ -18,6 +18,7 @@
 
 enum { TEXT_MAX = 4096 };
 
+/* From ATTR_RESIDENT on they are of a region that has been open since the mount. */
 enum attr { ATTR_ORDER, ATTR_DURABILITY, ATTR_PINNED, ATTR_RESIDENT, ATTR_DIRTY, ATTR_OLDEST };
 
 static const char *const names[] = {
@@ -265,21 +266,41 @@ bool xattr_interrupt(struct pool_req *req)
 	return true;
 }
 
-int xattr_list(struct pool_req *req, size_t lower_len)
+/* Takes those out that a mount without a cache has set under a name of ours; the length of what is left. */
+static size_t drop_ours(char *list, size_t len)
 {
-	size_t len = lower_len;
-	char *end = req->data;
+	size_t kept = 0, next;
 
-	for (int i = 0; i < ATTRS; i++)
+	for (size_t pos = 0; pos < len; pos = next) {
+		next = pos + strnlen(list + pos, len - pos) + 1;
+		if (next > len || find_attr(list + pos) >= 0)
+			continue;
+		memmove(list + kept, list + pos, next - pos);
+		kept += next - pos;
+	}
+	return kept;
+}
+
+int xattr_list(const struct managed *managed, struct pool_req *req, size_t lower_len)
+{
+	const struct managed_entry *entry = entry_find(managed, req->id);
+	/* What would be -ENODATA is not listed (state_text). */
+	int count = entry && entry->cache ? ATTRS : ATTR_RESIDENT;
+	char *end = req->data;
+	size_t len = 0;
+
+	if (req->len)
+		lower_len = drop_ours(req->data, lower_len);
+	for (int i = 0; i < count; i++)
 		len += strlen(names[i]) + 1;
-	if (req->len && len > req->len)
+	if (req->len && lower_len + len > req->len)
 		return -ERANGE;
 	if (req->len) {
 		end += lower_len;
-		for (int i = 0; i < ATTRS; i++)
+		for (int i = 0; i < count; i++)
 			end = stpcpy(end, names[i]) + 1;
 	}
-	req->ret_len = len;
+	req->ret_len = lower_len + len;
 	return 0;
 }
 

@@ -144,11 +144,22 @@ static void name_of_uri(const char *uri, char name[POOL_NAME_MAX + 1])
 	snprintf(name, POOL_NAME_MAX + 1, "%.*s", (int)(len - start), uri + start);
 }
 
+/* remram://HOST/POOL, HOST:/POOL: what mounts name. */
+static bool names_donor(const char *text)
+{
+	return strncmp(text, "remram://", 9) == 0 || (!uri_is(text) && strstr(text, ":/"));
+}
+
 static int set_source(
     struct exporter *ex, const struct export_args *args, const char *text, struct err *err)
 {
 	int rc = 0;
 
+	if (access(text, F_OK) && names_donor(text))
+		return err_set(err, -EINVAL,
+		    "%.200s names a donor's pool: let the donor serve its regions (remramd --nbd), or mount "
+		    "the pool and export a file of it",
+		    text);
 	if (uri_is(text) && access(text, F_OK)) {
 		if (strlen(text) >= sizeof(ex->uri))
 			return err_set(

@@ -249,8 +249,21 @@ START_TEST(names)
 }
 END_TEST
 
+/* How often the name is in the list in mr.back. */
+static unsigned count_names(size_t len, const char *name)
+{
+	const char *list = (const char *)mr.back;
+	unsigned n = 0;
+
+	for (size_t pos = 0; pos < len; pos += strlen(list + pos) + 1)
+		n += strcmp(list + pos, name) == 0;
+	return n;
+}
+
 START_TEST(xattrs)
 {
+	struct pool_req theirs = {
+	    .op = POOL_SETXATTR, .name = "user.remram.durability", .data = (char[]){"x"}, .len = 1};
 	struct handle *handle;
 	struct pool_req req = {.op = POOL_LISTXATTR, .data = mr.back, .len = 4096};
 	char text[256];
@@ -278,13 +291,27 @@ START_TEST(xattrs)
 	ck_assert_int_eq(mr_set_xattr("r", "user.remram.durability", (char[]){"often"}), -EINVAL);
 	ck_assert_int_eq(mr_set_xattr("r", "user.remram.resident", (char[]){"1"}), -EPERM);
 	ck_assert_int_eq(mr_set_xattr("r", "user.own", (char[]){"1"}), 0);
+	/* What another client has set under a name of ours, below. */
+	theirs.id = mr_id_of(&mr.other, "r");
+	ck_assert_int_eq(client_ask(&mr.other, &theirs), 0);
 	req.id = handle->region_id;
 	ck_assert_int_eq(client_ask(&mr.top, &req), 0);
 	ck_assert_msg(
 	    memmem(mr.back, req.ret_len, "user.own", 9) != NULL, "user.own is not listed");
 	ck_assert_msg(memmem(mr.back, req.ret_len, "user.remram.pinned", 19) != NULL,
 	    "user.remram.pinned is not listed");
+	ck_assert_uint_eq(count_names(req.ret_len, "user.remram.durability"), 1);
+	ck_assert_uint_eq(count_names(req.ret_len, "user.remram.resident"), 1);
 	client_close_handle(&mr.top, handle);
+	/* One that has not been open since has only what does not depend on that. */
+	mr_wait_state("r", MANAGED_IDLE);
+	mr_end(false);
+	mr_begin();
+	req.id = mr_id_of(&mr.top, "r");
+	ck_assert_int_eq(client_ask(&mr.top, &req), 0);
+	ck_assert_uint_eq(count_names(req.ret_len, "user.remram.durability"), 1);
+	ck_assert_uint_eq(count_names(req.ret_len, "user.remram.resident"), 0);
+	ck_assert_int_eq(mr_get_xattr("r", "user.remram.resident", text, sizeof(text)), -ENODATA);
 	mr_end(false);
 	mr_teardown();
 }

@@ -181,6 +181,8 @@ refused "is a directory" "$REMRAM" export "$T" --nbd "unix:$T/export"
 refused "where to serve it" "$REMRAM" export "$T/second"
 refused "is not a loopback address" "$REMRAM" export "$T/second" --nbd 0.0.0.0
 refused "No such file" "$REMRAM" export "$T/nothing" --nbd "unix:$T/export"
+refused "names a donor's pool" "$REMRAM" export "remram://127.0.0.1/ram/work" --nbd "unix:$T/export"
+refused "names a donor's pool" "$REMRAM" export "127.0.0.1:/ram/work" --nbd "unix:$T/export"
 refused "is not a loopback address" "$REMRAMD" --config /dev/null --pool a=memory:?size=1M --nbd 192.0.2.1
 
 step "the donor ends with clients connected, in order"
