@@ -294,6 +294,12 @@ static inline uint16_t *flags_of(const struct cache *cache, uint32_t chunk)
 	return &seg_of(cache, chunk)->flags[chunk % SEG_CHUNKS];
 }
 
+/* Whether the remote may still lose what of the chunk it was sent: it must not be forgotten here. */
+static inline bool is_unflushed(const struct cache *cache, uint32_t chunk)
+{
+	return *flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD);
+}
+
 /* Chunks that have memory for their state, also beyond the region's end. */
 static inline uint64_t state_chunks(const struct cache *cache)
 {
