@@ -208,6 +208,7 @@ struct cache {
 	unsigned handles;
 	struct cache_handle *handle_list;
 	struct cache_op *resizing;
+	bool ragged; /* what has failed here may have left bytes beyond the end in the last block */
 
 	/* Replacement: see cache_evict.c. */
 	struct chunk_list small, main;

@@ -43,6 +43,7 @@ static void cut_failed(struct cache_op *op)
 	uint32_t chunk = (uint32_t)(block / CHUNK_BLOCKS);
 
 	state_stale(cache, op->lo, op->hi);
+	cache->ragged = size % STORE_BLOCK;
 	if (size % STORE_BLOCK)
 		state_set(cache, chunk,
 		    chunk_mask(chunk, block, block + 1) & resident_of(cache, chunk) &
@@ -58,6 +59,7 @@ static void resize_cut(struct store_req *sreq, int err)
 	uint64_t size = op->req->off, keep = blocks_up(size);
 
 	state_changed(cache, (uint32_t)(size >> CHUNK_SHIFT)); /* its bytes have */
+	cache->ragged = false;
 	if (err)
 		cut_failed(op);
 	if (keep < cache->span) {
@@ -108,7 +110,10 @@ static void resize_agreed(struct cache_call *call, int err)
 	if (err && !is_refusal(err))
 		resize_doubt(op);
 	/* From now on: a commit during the cut must not store the old size again. */
-	cache->size = err ? cache->size : size;
+	if (!err && size < cache->size)
+		cache->size = size;
+	else if (!err)
+		cache_extend(cache, size);
 	if (err || size >= end) {
 		resize_end(op, err);
 		return;

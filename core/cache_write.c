@@ -22,10 +22,20 @@
 
 #include "core/cache_int.h"
 
+/* What a cut or a write that failed has left beyond the end becomes part of the region, and so goes to the remote:
+ * whoever reads it, here or there, reads the same. */
 void cache_extend(struct cache *cache, uint64_t end)
 {
-	if (end > cache->size)
-		cache->size = end;
+	uint64_t last = cache->size >> BLOCK_SHIFT;
+	uint32_t chunk = (uint32_t)(last / CHUNK_BLOCKS);
+
+	if (end <= cache->size)
+		return;
+	if (cache->ragged)
+		state_set(
+		    cache, chunk, chunk_mask(chunk, last, last + 1) & held_of(cache, chunk), DIRTY);
+	cache->ragged = false;
+	cache->size = end;
 }
 
 /* ---- what is in the way ---- */
@@ -229,6 +239,8 @@ static void write_failed(struct cache_op *op)
 		state_set(cache, chunk, kept, DIRTY);
 	}
 	state_stale(cache, op->lo, op->hi);
+	if (cache->size >> BLOCK_SHIFT < op->hi)
+		cache->ragged = true;
 }
 
 /* Step 5, and the end. */
