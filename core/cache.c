@@ -8,6 +8,8 @@
  *   any    → dirty   a WRITE or ZERO has succeeded at the local store               cache_write.c
  *   dirty  → clean   a push begins                                                  cache_push.c
  *   clean  → dirty   that push failed; or a FLUSH of the remote that was to cover it cache_push.c, _flush.c
+ *                    or the local store failed to write or cut it                    cache_write.c, _resize.c
+ *   hole   → dirty   the same, and the remote may lose it; or a FLUSH failed         cache_write.c, _flush.c
  *   clean  → hole    a push as ZERO has succeeded                                   cache_push.c
  *   clean  → absent  evicted; or dropped because the remote moved on                cache_evict.c, _info.c
  *   any    → absent  the region shrank                                              cache_resize.c

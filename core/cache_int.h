@@ -208,6 +208,7 @@ struct cache {
 	unsigned handles;
 	struct cache_handle *handle_list;
 	struct cache_op *resizing;
+	bool ragged; /* what has failed here may have left bytes beyond the end in the last block */
 
 	/* Replacement: see cache_evict.c. */
 	struct chunk_list small, main;
@@ -292,6 +293,12 @@ static inline uint64_t resident_of(const struct cache *cache, uint32_t chunk)
 static inline uint16_t *flags_of(const struct cache *cache, uint32_t chunk)
 {
 	return &seg_of(cache, chunk)->flags[chunk % SEG_CHUNKS];
+}
+
+/* Whether the remote may still lose what of the chunk it was sent: it must not be forgotten here. */
+static inline bool is_unflushed(const struct cache *cache, uint32_t chunk)
+{
+	return *flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD);
 }
 
 /* Chunks that have memory for their state, also beyond the region's end. */

@@ -4,10 +4,10 @@
  *
  * A RESIZE covers everything from the smaller of old and new size on; who comes later waits for it, and it
  * waits for all that are there: no push or fetch beyond the new end is in flight when the remote is asked.
- * Then the local store is cut and the state beyond the end forgotten.  If the remote refuses, nothing has
- * changed.  If it can't be known whether the remote has done it (its answer was lost), the region keeps its size here,
- * and what was clean beyond the smaller one is asked for again: all reads agree.  But what the remote has not
- * flushed is pushed again.
+ * Then the local store is cut and the state beyond the end forgotten; if it can't be cut, the RESIZE fails, but the
+ * region has its new size.  If the remote refuses, nothing has changed.  If it can't be known whether the remote has
+ * done it (its answer was lost), the region keeps its size here, and what was clean beyond the smaller one is asked for
+ * again: all reads agree.  In either case, what the remote has not flushed is pushed again.
  *
  * EXTENTS are the remote's, but for blocks that are held here: those have bytes, whatever the remote knows.
  */
@@ -34,22 +34,34 @@ static void resize_end(struct cache_op *op, int err)
 	cache_kick_puller(cache);
 }
 
-/* The local store is cut, or may have anything beyond the new end. */
+/* The local store may have anything beyond the new end.  What of the last block is clean can be had again, unless
+ * the remote may still lose it. */
+static void cut_failed(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	uint64_t size = op->req->off, block = size >> BLOCK_SHIFT;
+	uint32_t chunk = (uint32_t)(block / CHUNK_BLOCKS);
+
+	state_stale(cache, op->lo, op->hi);
+	cache->ragged = size % STORE_BLOCK;
+	if (size % STORE_BLOCK)
+		state_set(cache, chunk,
+		    chunk_mask(chunk, block, block + 1) & resident_of(cache, chunk) &
+			~dirty_of(cache, chunk),
+		    is_unflushed(cache, chunk) ? DIRTY : ABSENT);
+}
+
+/* The local store is cut, or could not be. */
 static void resize_cut(struct store_req *sreq, int err)
 {
 	struct cache_op *op = op_of(sreq);
 	struct cache *cache = op->cache;
 	uint64_t size = op->req->off, keep = blocks_up(size);
 
-	uint32_t last = (uint32_t)(op->lo / CHUNK_BLOCKS);
-
-	state_changed(cache, last); /* its bytes have */
-	if (err) {
-		state_stale(cache, op->lo, op->hi);
-		if (size % STORE_BLOCK) /* what of the last block is clean can be had again */
-			state_set(cache, last,
-			    chunk_mask(last, op->lo, op->lo + 1) & ~dirty_of(cache, last), ABSENT);
-	}
+	state_changed(cache, (uint32_t)(size >> CHUNK_SHIFT)); /* its bytes have */
+	cache->ragged = false;
+	if (err)
+		cut_failed(op);
 	if (keep < cache->span) {
 		state_set_range(cache, keep, cache->span, ABSENT);
 		cache->span = keep;
@@ -78,7 +90,7 @@ static void resize_doubt(struct cache_op *op)
 		uint32_t chunk = (uint32_t)c;
 		uint64_t clean =
 		    held_of(cache, chunk) & ~mark_of(cache, chunk) & chunk_mask(c, op->lo, op->hi);
-		bool unflushed = *flags_of(cache, chunk) & (F_UNFLUSHED | F_UNFLUSHED_OLD);
+		bool unflushed = is_unflushed(cache, chunk);
 
 		if (!clean)
 			continue;
@@ -98,7 +110,10 @@ static void resize_agreed(struct cache_call *call, int err)
 	if (err && !is_refusal(err))
 		resize_doubt(op);
 	/* From now on: a commit during the cut must not store the old size again. */
-	cache->size = err ? cache->size : size;
+	if (!err && size < cache->size)
+		cache->size = size;
+	else if (!err)
+		cache_extend(cache, size);
 	if (err || size >= end) {
 		resize_end(op, err);
 		return;

@@ -10,7 +10,8 @@
  *      meanwhile, and when the remote or the local store fails the WRITE fails.  It has room already: nothing
  *      is evicted for it, or writers could evict these blocks from each other for ever
  *   4. it covers its blocks, fetches in flight lose them, and the local store gets the request itself
- *   5. the blocks become dirty; or, when the local store failed, those that were there, with whatever they are now
+ *   5. the blocks become dirty; or, when the local store failed, those that were there, with whatever they are now;
+ *      so do holes that the remote has not flushed: around what was written they have its zeros, which it may lose
  * A ZERO does the same with the local store's ZERO.  With STORE_KEEP the local store has the zeros as bytes
  * afterwards, so that they are pushed as bytes: a punch at the remote would give its space away.
  * An ALLOC is the remote's: only it knows whether there is space.
@@ -21,10 +22,20 @@
 
 #include "core/cache_int.h"
 
+/* What a cut or a write that failed has left beyond the end becomes part of the region, and so goes to the remote:
+ * whoever reads it, here or there, reads the same. */
 void cache_extend(struct cache *cache, uint64_t end)
 {
-	if (end > cache->size)
-		cache->size = end;
+	uint64_t last = cache->size >> BLOCK_SHIFT;
+	uint32_t chunk = (uint32_t)(last / CHUNK_BLOCKS);
+
+	if (end <= cache->size)
+		return;
+	if (cache->ragged)
+		state_set(
+		    cache, chunk, chunk_mask(chunk, last, last + 1) & held_of(cache, chunk), DIRTY);
+	cache->ragged = false;
+	cache->size = end;
 }
 
 /* ---- what is in the way ---- */
@@ -209,6 +220,29 @@ static bool cover(struct cache_op *op, enum op_kind kind, uint64_t off, uint64_t
 	return true;
 }
 
+/* Step 5 when the local store failed: it may have written anything there.  What it held and reads will see must be
+ * the remote's, too, or it would change when it is evicted and fetched again. */
+static void write_failed(struct cache_op *op)
+{
+	struct cache *cache = op->cache;
+	uint64_t end = blocks_up(cache->size);
+
+	for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
+		uint32_t chunk = (uint32_t)c;
+		uint64_t mask = chunk_mask(c, op->lo, op->hi), kept = 0;
+
+		if (c * CHUNK_BLOCKS < end) /* beyond it the remote has zeros */
+			kept = mask & chunk_mask(c, 0, end) &
+			       (is_unflushed(cache, chunk) ? resident_of(cache, chunk)
+							   : held_of(cache, chunk));
+		state_set(cache, chunk, mask & ~kept, ABSENT);
+		state_set(cache, chunk, kept, DIRTY);
+	}
+	state_stale(cache, op->lo, op->hi);
+	if (cache->size >> BLOCK_SHIFT < op->hi)
+		cache->ragged = true;
+}
+
 /* Step 5, and the end. */
 static void changed(struct cache_op *op, int err)
 {
@@ -216,19 +250,7 @@ static void changed(struct cache_op *op, int err)
 	bool absent = !state_all_resident(cache, op->lo, op->hi);
 
 	if (err) {
-		/* The local store may have written anything there.  What it held and reads will see must be the
-		 * remote's, too, or it would change when it is evicted and fetched again. */
-		uint64_t end = blocks_up(cache->size);
-
-		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++) {
-			uint64_t mask = chunk_mask(c, op->lo, op->hi), kept = 0;
-
-			if (c * CHUNK_BLOCKS < end) /* beyond it the remote has zeros */
-				kept = mask & held_of(cache, (uint32_t)c) & chunk_mask(c, 0, end);
-			state_set(cache, (uint32_t)c, mask & ~kept, ABSENT);
-			state_set(cache, (uint32_t)c, kept, DIRTY);
-		}
-		state_stale(cache, op->lo, op->hi);
+		write_failed(op);
 	} else {
 		state_set_range(cache, op->lo, op->hi, DIRTY);
 		for (uint64_t c = op->lo / CHUNK_BLOCKS; c * CHUNK_BLOCKS < op->hi; c++)

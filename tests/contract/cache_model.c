@@ -4,16 +4,17 @@
  *
  * Each step a request or an order is begun at random (reads, writes, punches, flushes, FUA, resizes, extents,
  * evictions, pins, pulls, changes of mode and order), up to SLOTS requests at once; those that change bytes
- * don't overlap others, so that the array knows the outcome.  Meanwhile the remote is slow, stalls, fails or
- * goes away, the local store fails or tears, other sessions' changes make the cache forget what is clean, and
- * now and then the cache ends and begins again from what it told its index; or is killed, and begins again from
- * what was committed last.  Some lives have an index that commits, slowly, and fails to.
+ * don't overlap others, so that the array knows the outcome.  Meanwhile the remote is slow, stalls, fails, goes
+ * away, or loses some of what it was not asked to flush, the local store fails or tears, other sessions' changes
+ * make the cache forget what is clean, and now and then the cache ends and begins again from what it told its index;
+ * or is killed, maybe together with the remote, and begins again from what was committed last.  Some lives have an
+ * index that commits, slowly, and fails to.
  *
  * A byte whose change failed, or was not flushed before a kill, may be the old or the new one until it is read:
  * from then on it is what was read.
  *
- * Checked: each read's bytes; after each flush that succeeded, that the remote's own memory has every byte
- * that was written before it began; that no extent calls bytes a hole that are not zeros; the invariants
+ * Checked: each read's bytes; after each flush that succeeded, that the remote has every byte that was written
+ * before it began, and can't lose it; that no extent calls bytes a hole that are not zeros; the invariants
  * (cache_audit); and at the end all of it, for all.
  * SEED=… LIFE=… repeats one exactly.
  */
@@ -24,6 +25,7 @@
 
 #include "core/cache_int.h"
 #include "tests/lib/cache_rig.h"
+#include "tests/lib/losing.h"
 
 #define KIB ((uint64_t)1024)
 #define SIZE (6144 * KIB)
@@ -91,7 +93,7 @@ struct model {
 	unsigned taken_count;
 	bool taking;
 	uint64_t commits;
-	uint64_t reads, writes, flushes, flushes_ok, errors, kills;
+	uint64_t reads, writes, flushes, flushes_ok, errors, losses, kills;
 };
 
 static struct model *m;
@@ -147,40 +149,20 @@ static void check_read(const struct store_req *req)
 		    (unsigned long long)(req->off + i), got[i], m->want[req->off + i]);
 }
 
-static void memory_done(struct store_req *req, int err)
+static void check_block(const uint8_t *got, uint64_t off, const char *where)
 {
-	rig_check(err == 0, "memory failed: %d", err);
+	if (memcmp(got, m->want + off, STORE_BLOCK) == 0)
+		return;
+	for (unsigned i = 0; i < STORE_BLOCK; i++)
+		rig_check(m->unknown[off + i] || got[i] == m->want[off + i],
+		    "step %u: flushed, but byte %llu is 0x%02x %s, not 0x%02x", m->steps,
+		    (unsigned long long)(off + i), got[i], where, m->want[off + i]);
 }
 
-/* What a store really has. */
-static void read_memory(struct store *memory, uint64_t off, uint64_t len, uint8_t *buf)
-{
-	for (uint64_t n; len > 0; off += n, buf += n, len -= n) {
-		struct store_req req = {
-		    .op = STORE_READ, .off = off, .buf = buf, .done = memory_done};
-
-		req.len = n = len < STORE_LEN_MAX ? len : STORE_LEN_MAX;
-		store_submit(memory, &req);
-	}
-}
-
-/* Makes the block of a store what buf says. */
-static void put_block(struct store *memory, uint64_t block, uint8_t *buf)
-{
-	struct store_req req = {
-	    .op = memcmp(buf, store_zeros, STORE_BLOCK) ? STORE_WRITE : STORE_ZERO,
-	    .off = block * STORE_BLOCK,
-	    .len = STORE_BLOCK,
-	    .buf = buf,
-	    .done = memory_done,
-	};
-
-	store_submit(memory, &req);
-}
-
-/* A flush has succeeded: what was written before it began is at the remote. */
+/* A flush has succeeded: what was written before it began is at the remote, and can't be lost there. */
 static void check_remote(uint64_t seq, const uint8_t *skip)
 {
+	const uint8_t *stable = losing_stable(m->cr.losing);
 	uint8_t buf[STORE_BLOCK];
 
 	for (uint64_t b = 0; b < BLOCKS; b++) {
@@ -188,11 +170,9 @@ static void check_remote(uint64_t seq, const uint8_t *skip)
 
 		if ((skip && skip[b]) || m->touched[b] > seq)
 			continue;
-		read_memory(m->cr.memory[1], off, STORE_BLOCK, buf);
-		for (unsigned i = 0; i < STORE_BLOCK; i++)
-			rig_check(m->unknown[off + i] || buf[i] == m->want[off + i],
-			    "step %u: flushed, but byte %llu is 0x%02x at the remote, not 0x%02x",
-			    m->steps, (unsigned long long)(off + i), buf[i], m->want[off + i]);
+		rig_peek(m->cr.memory[1], off, buf, STORE_BLOCK);
+		check_block(buf, off, "at the remote");
+		check_block(stable + off, off, "when the remote has been started anew");
 	}
 }
 
@@ -266,7 +246,7 @@ static void apply(struct slot *slot, int err)
 			m->unknown[i] = err && (m->unknown[i] || m->want[i]);
 			m->want[i] = err ? m->want[i] : 0;
 		}
-		m->size = err ? m->size : req->off;
+		m->size = err ? cache_size(m->cr.cache) : req->off;
 		break;
 	default:
 		break;
@@ -434,7 +414,8 @@ static void give_order(void)
 		ck_assert_int_eq(puller_set_order(m->cr.puller, ranges, (unsigned)below(5)), 0);
 		break;
 	case 5:
-		if (m->size == cache_size(m->cr.cache))
+		/* What is dropped is had again from the remote, which must not lose it. */
+		if (m->size == cache_size(m->cr.cache) && !cache_unflushed(m->cr.cache))
 			cache_drop_clean(m->cr.cache, m->size);
 		break;
 	case 6:
@@ -510,6 +491,12 @@ static void change_faults(void)
 			.kind = FAULT_DELAY, .after = below(2), .jitter_ns = 1 + below(2 * MS)});
 }
 
+static void lose(void)
+{
+	losing_loses(m->cr.losing, &m->random);
+	m->losses++;
+}
+
 /* ---- the index ---- */
 
 /* Takes some; when it comes next, looks, and stores them or not. */
@@ -533,8 +520,8 @@ static void commit_step(struct loop_timer *timer)
 			now.resident &= m->taken[i].resident;
 			now.dirty &= now.resident;
 			m->taken[i] = m->index[now.idx] = now;
-			read_memory(m->cr.memory[0], now.idx * CACHE_CHUNK, CACHE_CHUNK,
-			    m->index_bytes + now.idx * CACHE_CHUNK);
+			rig_peek(m->cr.memory[0], now.idx * CACHE_CHUNK,
+			    m->index_bytes + now.idx * CACHE_CHUNK, CACHE_CHUNK);
 		}
 		cache_stored(m->cr.cache, m->taken, m->taken_count);
 	}
@@ -562,7 +549,7 @@ static void forget_rest(void)
 {
 	for (uint64_t b = 0; b < BLOCKS; b++)
 		if (!(m->index[b / 64].resident >> (b % 64) & 1))
-			put_block(m->cr.memory[0], b, (uint8_t *)(uintptr_t)store_zeros);
+			rig_poke(m->cr.memory[0], b * STORE_BLOCK, NULL, STORE_BLOCK);
 }
 
 /* What an index would have kept. */
@@ -611,20 +598,23 @@ static void restart(void)
 	cache_rig_close(&m->cr);
 }
 
-/* The cache is killed now: what becomes of it after that has never been. */
+/* The cache is killed now: what becomes of it after that has never been.  What the remote has then it keeps: bytes that
+ * were read shall not change, and nobody may know any more that they were not flushed. */
 static void kill_it(void)
 {
 	struct killed *killed = &m->killed;
 
-	killed->size = m->size;
+	if (below(2))
+		lose();
+	killed->size = cache_size(m->cr.cache); /* with writes that were pushed, but not done */
 	memcpy(killed->want, m->want, SIZE);
 	memcpy(killed->unknown, m->unknown, sizeof(m->unknown));
 	for (uint64_t b = 0; b < BLOCKS; b++)
 		killed->safe[b] = m->safe[b] && !m->pending[b];
 	memcpy(killed->index, m->index, sizeof(m->index));
 	memcpy(killed->index_bytes, m->index_bytes, SIZE);
-	read_memory(m->cr.memory[0], 0, SIZE, killed->local);
-	read_memory(m->cr.memory[1], 0, SIZE, killed->remote);
+	rig_peek(m->cr.memory[0], 0, killed->local, SIZE);
+	rig_peek(m->cr.memory[1], 0, killed->remote, SIZE);
 	calm_down();
 	sim_end(&m->sim, &m->cr);
 	cache_rig_close(&m->cr);
@@ -638,9 +628,12 @@ static void kill_it(void)
 		    m->unknown + b * STORE_BLOCK, killed->unknown + b * STORE_BLOCK, STORE_BLOCK);
 		if (!m->safe[b])
 			memset(m->unknown + b * STORE_BLOCK, true, STORE_BLOCK);
-		put_block(m->cr.memory[0], b, killed->local + b * STORE_BLOCK);
-		put_block(m->cr.memory[1], b, killed->remote + b * STORE_BLOCK);
+		rig_poke(
+		    m->cr.memory[0], b * STORE_BLOCK, killed->local + b * STORE_BLOCK, STORE_BLOCK);
+		rig_poke(m->cr.memory[1], b * STORE_BLOCK, killed->remote + b * STORE_BLOCK,
+		    STORE_BLOCK);
 	}
+	losing_settle(m->cr.losing);
 	if (!m->conf.commit)
 		for (uint64_t c = 0; c < SIZE / CACHE_CHUNK; c++)
 			m->index[c] = (struct cache_chunk){.idx = c};
@@ -662,6 +655,8 @@ static void build(void)
 	m->conf.size = m->size;
 	m->conf.detached = true;
 	cache_rig_build(&m->cr, m->sim.loop, m->sim.workers, &m->conf);
+	/* As core/managed_begin.c does. */
+	rig_poke(m->cr.memory[0], m->size, NULL, SIZE - m->size);
 	for (uint64_t c = 0; c < SIZE / CACHE_CHUNK; c++)
 		cache_load(m->cr.cache, &m->index[c]);
 	cache_attach(m->cr.cache, m->cr.remote);
@@ -680,6 +675,8 @@ static void step(struct loop_timer *timer)
 	}
 	if (below(60) == 0)
 		change_faults();
+	if (below(200) == 0)
+		lose();
 	if (below(40) == 0)
 		give_order();
 	for (uint64_t n = below(6); n > 0; n--)
@@ -723,6 +720,7 @@ static void live(const struct cache_rig_conf *conf, int life)
 
 	m->conf = *conf;
 	m->conf.size_max = SIZE;
+	m->conf.losing = true;
 	m->size = below(SIZE);
 	for (uint64_t c = 0; c < SIZE / CACHE_CHUNK; c++)
 		m->index[c].idx = c;
@@ -743,10 +741,12 @@ static void live(const struct cache_rig_conf *conf, int life)
 	settle();
 	sim_end(&m->sim, &m->cr);
 	cache_rig_free(&m->cr);
-	printf("life %d: %llu reads, %llu changes, %llu of %llu flushes, %llu errors, %llu kills\n",
+	printf(
+	    "life %d: %llu reads, %llu changes, %llu of %llu flushes, %llu errors, %llu losses, %llu kills\n",
 	    life, (unsigned long long)m->reads, (unsigned long long)m->writes,
 	    (unsigned long long)m->flushes_ok, (unsigned long long)m->flushes,
-	    (unsigned long long)m->errors, (unsigned long long)m->kills);
+	    (unsigned long long)m->errors, (unsigned long long)m->losses,
+	    (unsigned long long)m->kills);
 }
 
 START_TEST(model)

@@ -7,10 +7,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/lib/losing.h"
+
+/* ret_losing: where the layer that loses goes, or NULL. */
 static struct store *memory_side(struct backend **ret_backend, struct store **ret_memory,
-    struct workers *workers, uint64_t size, uint64_t seed)
+    struct store **ret_losing, struct workers *workers, uint64_t size, uint64_t seed)
 {
-	struct store *fault;
+	struct store *fault, *lower;
 	char uri[64];
 	struct err err;
 
@@ -18,7 +21,10 @@ static struct store *memory_side(struct backend **ret_backend, struct store **re
 	ck_assert_msg(backend_open(uri, false, workers, ret_backend, &err) == 0, "%s", err.text);
 	ck_assert_int_eq(
 	    (*ret_backend)->ops->region_open(*ret_backend, 7, true, ret_memory, &err), 0);
-	ck_assert_int_eq(fault_create(*ret_memory, seed, &fault, &err), 0);
+	lower = *ret_memory;
+	if (ret_losing)
+		lower = *ret_losing = losing_create(lower);
+	ck_assert_int_eq(fault_create(lower, seed, &fault, &err), 0);
 	return fault;
 }
 
@@ -45,8 +51,10 @@ void cache_rig_build(struct cache_rig *cr, struct loop *loop, struct workers *wo
 	struct err err;
 
 	if (!cr->local) { /* else they are there from before */
-		cr->local = memory_side(&cr->backends[0], &cr->memory[0], workers, size_max, 1);
-		cr->remote = memory_side(&cr->backends[1], &cr->memory[1], workers, size_max, 2);
+		cr->local =
+		    memory_side(&cr->backends[0], &cr->memory[0], NULL, workers, size_max, 1);
+		cr->remote = memory_side(&cr->backends[1], &cr->memory[1],
+		    conf->losing ? &cr->losing : NULL, workers, size_max, 2);
 	}
 	cr->loop = loop;
 	cr->stopped = false;

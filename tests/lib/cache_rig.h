@@ -25,6 +25,7 @@ struct cache_rig_conf {
 	uint64_t interval_ms, max_dirty_age_ms;
 	unsigned ops, buffers;
 	uint64_t pull_window;
+	bool losing; /* the remote can lose what it was not asked to flush (tests/lib/losing.h) */
 	/* conf of the cache */
 	void *ctx;
 	void (*commit)(void *ctx, struct cache_call *call);
@@ -35,6 +36,7 @@ struct cache_rig {
 	struct loop *loop;
 	struct backend *backends[2];
 	struct store *memory[2]; /* local and remote, below the fault layers */
+	struct store *losing; /* between memory[1] and remote, if conf says so */
 	struct store *local, *remote; /* the fault layers */
 	struct cache_group *group;
 	struct cache *cache;

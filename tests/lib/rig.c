@@ -261,6 +261,40 @@ int rig_extents(struct loop *loop, struct store *store, uint64_t off, uint64_t l
 	return rr.err;
 }
 
+static void done_now(struct store_req *req, int err)
+{
+	rig_check(err == 0, "%s failed: %d", store_op_name(req->op), err);
+	req->done = NULL;
+}
+
+/* To a store that serves it at once. */
+static void submit_now(struct store *store, enum store_op op, uint64_t off, void *buf, uint64_t len)
+{
+	struct store_req req = {.op = op, .off = off, .len = len, .buf = buf, .done = done_now};
+
+	store_submit(store, &req);
+	rig_check(!req.done, "%s of %s is not done at once", store_op_name(op), store->ops->name);
+}
+
+void rig_peek(struct store *store, uint64_t off, void *buf, uint64_t len)
+{
+	uint8_t *to = buf;
+
+	for (uint64_t n; len > 0; off += n, to += n, len -= n) {
+		n = len < STORE_LEN_MAX ? len : STORE_LEN_MAX;
+		submit_now(store, STORE_READ, off, to, n);
+	}
+}
+
+void rig_poke(struct store *store, uint64_t off, const void *buf, uint64_t len)
+{
+	bool hole = !buf || memcmp(buf, store_zeros, len) == 0;
+
+	if (len)
+		submit_now(
+		    store, hole ? STORE_ZERO : STORE_WRITE, off, (void *)(uintptr_t)buf, len);
+}
+
 void rig_expect(
     struct loop *loop, struct store *store, uint64_t off, uint64_t len, const uint8_t *bytes)
 {

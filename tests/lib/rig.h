@@ -76,6 +76,11 @@ int rig_op(struct loop *loop, struct store *store, enum store_op op, uint64_t of
 int rig_extents(struct loop *loop, struct store *store, uint64_t off, uint64_t len,
     struct extent *extents, unsigned max, unsigned *ret_count);
 
+/* What a store that serves requests at once, on any thread, has: memory. */
+void rig_peek(struct store *store, uint64_t off, void *buf, uint64_t len);
+/* Makes that what buf says; where all of it is zeros, or buf is NULL, a hole. */
+void rig_poke(struct store *store, uint64_t off, const void *buf, uint64_t len);
+
 /* Asserts that [off, off+len) of the store reads as `bytes`; NULL: as zeros. */
 void rig_expect(
     struct loop *loop, struct store *store, uint64_t off, uint64_t len, const uint8_t *bytes);

@@ -221,6 +221,28 @@ START_TEST(a_failed_flush_takes_back_later_pushes)
 }
 END_TEST
 
+/* A punch that is pushed, then a write into it that the local store refuses: of what is around those bytes the remote
+ * has nothing but the punch, which it may lose. */
+START_TEST(what_is_around_a_failed_write_is_pushed_again)
+{
+	stage_begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 0});
+	stage_fill_remote(0, 64 * KIB);
+	ck_assert_int_eq(stage_op(STORE_ZERO, 0, 64 * KIB, NULL, 0), 0);
+	sim_run(&stage.sim, 10 * MS);
+	stage_expect_remote(0, 64 * KIB, store_zeros);
+	stage_fault(stage.cr.local, STORE_WRITE, 1, -ENOSPC, false);
+	ck_assert_int_eq(stage_op(STORE_WRITE, 5000, 100, stage.out, 0), -ENOSPC);
+	/* The donor forgets, and says so. */
+	stage_fill_remote(0, 64 * KIB);
+	stage_fault(stage.cr.remote, STORE_FLUSH, 1, -EIO, false);
+	ck_assert_int_eq(stage_flush(), -EIO);
+	ck_assert_int_eq(stage_flush(), 0);
+	stage_expect_remote(0, 5000, store_zeros);
+	stage_expect_remote(5100, 64 * KIB - 5100, store_zeros);
+	stage_end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("cache_flush");
@@ -238,6 +260,7 @@ int main(void)
 	tcase_add_test(tc, the_index_hears_of_dirty_until_it_is_flushed);
 	tcase_add_test(tc, what_the_remote_has_not_flushed_is_not_evicted);
 	tcase_add_test(tc, a_failed_flush_takes_back_later_pushes);
+	tcase_add_test(tc, what_is_around_a_failed_write_is_pushed_again);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
