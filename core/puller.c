@@ -86,6 +86,7 @@ static enum step range_pull(struct puller *puller, uint64_t *pos, uint64_t *know
 {
 	void *tag = job ? (void *)job : &puller->plan_tag;
 	uint64_t ahead = 2 * cache_pull_window(puller->cache)->size, off, len;
+	enum cache_pull outcome;
 
 	while (*pos < end) {
 		if (*known < *pos)
@@ -94,10 +95,13 @@ static enum step range_pull(struct puller *puller, uint64_t *pos, uint64_t *know
 			scan_start(puller, known, end);
 		if (*pos >= *known) /* (an inline scan has moved it) */
 			return STEP_WAIT;
-		switch (cache_pull(puller->cache, *pos, (*known < end ? *known : end) - *pos, unit,
-		    job, tag, &off, &len)) {
+		puller->starting = job;
+		outcome = cache_pull(puller->cache, *pos, (*known < end ? *known : end) - *pos,
+		    unit, job, tag, &off, &len);
+		puller->starting = NULL;
+		switch (outcome) {
 		case CACHE_PULL_STARTED:
-			/* It may have ended already: then these are 0 again. */
+			/* It may have ended already: then it has been taken off before it is put on. */
 			*pos = off + len;
 			puller->in_flight += len;
 			if (job)
@@ -127,6 +131,13 @@ static void job_end(struct puller *puller, struct pull_job *job, int err)
 	puller->job_count--;
 	job->left = err ? job->left : 0;
 	job->done(job, err);
+}
+
+/* Whether nothing of the job is on its way.  What is being started is not counted yet (range_pull), although it may
+ * have ended. */
+static bool job_is_idle(const struct puller *puller, const struct pull_job *job)
+{
+	return job->in_flight == 0 && puller->starting != job;
 }
 
 /* Goes on with a job, which may end. */
@@ -163,7 +174,7 @@ static void job_pulled(struct puller *puller, struct pull_job *job, uint64_t len
 	job->in_flight -= len;
 	if (err && !job->err)
 		job->err = err;
-	if (job->err && job->in_flight == 0)
+	if (job->err && job_is_idle(puller, job))
 		job_end(puller, job, job->err);
 }
 
@@ -510,7 +521,7 @@ void puller_cancel(struct puller *puller, struct pull_job *job)
 	if (!there)
 		return;
 	job->err = -ECANCELED;
-	if (job->in_flight == 0)
+	if (job_is_idle(puller, job))
 		job_end(puller, job, job->err);
 }
 

@@ -36,6 +36,7 @@ struct puller {
 
 	struct pull_job *jobs; /* highest priority first */
 	unsigned job_count;
+	const struct pull_job *starting; /* a pull of it is being started */
 	struct pull_goal *goals;
 
 	struct pull_range *order, *sorted;

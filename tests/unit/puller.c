@@ -37,6 +37,7 @@ struct link_store {
 	uint64_t rtt_ns, rate; /* bytes per second */
 	uint64_t free_ns; /* when the last answer has been sent */
 	uint64_t bytes; /* read over it */
+	unsigned refused; /* the READ that fails at once: 1 is the next */
 	struct link_slot slots[LINK_REQS];
 };
 
@@ -69,6 +70,10 @@ static void link_submit(struct store *store, struct store_req *req)
 	struct link_store *link = (struct link_store *)store;
 	unsigned i = 0;
 
+	if (req->op == STORE_READ && link->refused && --link->refused == 0) {
+		store_complete(req, -EIO);
+		return;
+	}
 	while (link->slots[i].busy)
 		rig_check(++i < LINK_REQS, "too many requests for the link");
 	link->slots[i].busy = true;
@@ -411,6 +416,27 @@ START_TEST(a_job_fails_or_is_cancelled)
 }
 END_TEST
 
+/* A pull that fails at once, while one as long is on its way: the job ends with that, not before. */
+START_TEST(a_job_waits_for_what_is_on_its_way)
+{
+	struct pull_job job = {.len = 10 * MIB, .done = job_done};
+
+	begin(&(struct cache_rig_conf){.size = 64 * MIB, .pull = PULL_NONE}, 10 * MS, 100 * MIB);
+	fill_remote(0, 64 * MIB);
+	attach();
+	jobs_done = 0;
+	line.refused = 2;
+	puller_add(cr.puller, &job);
+	sim_run(&sim, 15 * MS); /* the extents take 10 */
+	ck_assert_uint_eq(line.refused, 0);
+	ck_assert_uint_eq(jobs_done, 0);
+	sim_run(&sim, SECOND);
+	ck_assert_uint_eq(jobs_done, 1);
+	ck_assert_int_eq(job_err, -EIO);
+	end();
+}
+END_TEST
+
 static unsigned goals_done;
 
 static void goal_done(struct pull_goal *goal, int err)
@@ -618,6 +644,7 @@ int main(void)
 	tcase_add_test(tc, a_job_ends_when_its_range_is_there);
 	tcase_add_loop_test(tc, a_job_goes_on_after_a_write, 0, 2);
 	tcase_add_test(tc, a_job_fails_or_is_cancelled);
+	tcase_add_test(tc, a_job_waits_for_what_is_on_its_way);
 	tcase_add_test(tc, a_goal_is_reached);
 	tcase_add_loop_test(tc, a_sequential_reader_gets_the_link, 0, 6);
 	tcase_add_test(tc, a_pull_does_not_hold_up_readers);
