@@ -363,6 +363,8 @@ int link_connect(struct peer *peer, struct loop_fd *lfd)
 	int fd = socket(ai->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	lfd->fd = fd;
+	if (fd >= 0)
+		conn_tune_asker(fd);
 	if (fd < 0 || (connect(fd, ai->ai_addr, ai->ai_addrlen) && errno != EINPROGRESS))
 		return -errno;
 	return loop_fd_add(peer->loop, lfd, EPOLLOUT);

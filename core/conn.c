@@ -590,6 +590,13 @@ static void tune_loopback(int fd)
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
+void conn_tune_asker(int fd)
+{
+	int room = CONN_ROOM / 2; /* the kernel doubles it */
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
+}
+
 void conn_tune(int fd)
 {
 	int on = 1, idle_s = 10, interval_s = 5, count = 6;

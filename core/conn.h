@@ -103,6 +103,13 @@ void conn_more(struct conn *conn, void *buf, uint32_t len);
  * pacing).  Harmless on other sockets. */
 void conn_tune(int fd);
 
+/* For a socket that is not connected yet and will get nothing but what was asked for, which is bounded elsewhere:
+ * there is room for all of it (CONN_ROOM bytes), so that the window never closes.  The system's tuning begins small
+ * and grows with what is read in a round trip; over a short one it stays small, and each reading then sends for the
+ * other side, in our time (TCP's ACK clock).  Without the privilege (CAP_NET_ADMIN) that tuning stays. */
+enum { CONN_ROOM = 32 << 20 };
+void conn_tune_asker(int fd);
+
 /* Is that an IPv4 or IPv6 address of this machine's loopback? */
 bool conn_loopback(const struct sockaddr *addr);
 

@@ -81,6 +81,28 @@ START_TEST(tcp_over_loopback)
 }
 END_TEST
 
+static int receive_buffer(int fd)
+{
+	socklen_t len = sizeof(int);
+	int room = 0;
+
+	ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, &len), 0);
+	return room;
+}
+
+START_TEST(an_asker_has_room_if_it_may)
+{
+	int probe = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
+	int before = receive_buffer(fd), some = 1 << 20;
+	bool may = setsockopt(probe, SOL_SOCKET, SO_RCVBUFFORCE, &some, sizeof(some)) == 0;
+
+	conn_tune_asker(fd);
+	ck_assert_int_eq(receive_buffer(fd), may ? CONN_ROOM : before);
+	close(probe);
+	close(fd);
+}
+END_TEST
+
 START_TEST(harmless_on_a_unix_socket)
 {
 	int fds[2];
@@ -107,6 +129,7 @@ int main(void)
 	    tc, loopback_addresses, 0, (int)(sizeof(addresses) / sizeof(addresses[0])));
 	tcase_add_test(tc, a_unix_socket_is_no_address_of_loopback);
 	tcase_add_test(tc, tcp_over_loopback);
+	tcase_add_test(tc, an_asker_has_room_if_it_may);
 	tcase_add_test(tc, harmless_on_a_unix_socket);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);
