@@ -4,7 +4,8 @@
 # The benchmark's rows for managed regions (-o cache=memory).  To be sourced by bench.sh after bench-rtt.sh;
 # the donors of the contenders "remram" and "nbdfuse" run, and their files are filled.
 #
-#   managed    a mount of remram's donor with cache=memory, through a proxy that plays the round trip
+#   managed    a mount of remram's donor with cache=memory, through a proxy that plays the round trip; where that is 0 ms,
+#              without a proxy
 #   local      `remram mount memory:?size=…`: a FUSE file answered from the same loop's memory, no network
 #   remram, nbdfuse   without a cache, through a proxy like that one: beside it, at the same round trips
 #
@@ -32,8 +33,11 @@ managed_start_local() {
 	fill local
 }
 
+# managed_mount_now RTT [OPTIONS]
 managed_mount_now() {
-	"$BUILD/remram" "127.0.0.1:${PORT[managed]}:/ram" "$GUARD_DIR/managed" -o "cache=memory${1:+,$1}" ||
+	local port=${PORT[managed]}
+	[[ $1 != 0 ]] || port=${PORT[remram]}
+	"$BUILD/remram" "127.0.0.1:$port:/ram" "$GUARD_DIR/managed" -o "cache=memory${2:+,$2}" ||
 		die "remram does not mount with a cache"
 }
 
@@ -41,7 +45,7 @@ managed_mount_now() {
 managed_mount() {
 	rtt_set managed "$1"
 	guard_add mount "$GUARD_DIR/managed"
-	managed_mount_now "${2-}"
+	managed_mount_now "$1" "${2-}"
 }
 
 # Waits until what is dirty has been pushed and the daemon is gone; no need to wait for each round trip.
@@ -200,7 +204,7 @@ managed_measure_mount() {
 		rtt_set managed "$MANAGED_AT"
 		guard_add mount "$GUARD_DIR/managed"
 		start_us=${EPOCHREALTIME/[.,]/}
-		managed_mount_now pull=all
+		managed_mount_now "$MANAGED_AT" pull=all
 		read_first_byte "${FILE[managed]}"
 		end_us=${EPOCHREALTIME/[.,]/}
 		managed_umount
@@ -212,11 +216,14 @@ managed_measure_mount() {
 
 # The same work, for as long as rtt_fio takes: at 25 ms a GiB would take them half a minute.
 managed_beside() {
-	local name=$1 rtt file port value start_us size=$((SIZE / 8))
+	local name=$1 rtt file far port value start_us size=$((SIZE / 8))
 	file=${FILE[$name]} port=${PORT[$name]}
 	rtt_connect "$name"
+	far=${FILE[$name]}
 	for rtt in "${MANAGED_RTT_MS[@]}"; do
 		rtt_set "$name" "$rtt"
+		FILE[$name]=$far
+		[[ $rtt != 0 ]] || FILE[$name]=$file
 		drop_caches "${FILE[$name]}"
 		touch_free_memory
 		value=$(fio_value "$(rtt_fio "$name" --rw=read --bs=1M --ioengine=psync)" '.bw_bytes / 1e6')
