@@ -23,6 +23,10 @@
 #define RETRY_FIRST (100 * MS)
 #define RETRY_MOST (10000 * MS)
 #define HOLD_LOOK (100 * MS) /* between looks at the age while something is dirty */
+/* What is started in one round of the loop, in bytes; a small push counts as PUSH_LEAST.  Whoever writes meanwhile has
+ * his turn after that: replies come in bursts, and each makes room for as many pushes. */
+#define ROUND_MOST ((uint64_t)1 << 20)
+#define PUSH_LEAST ((uint64_t)16 << 10)
 
 struct pusher {
 	struct cache *cache; /* constant */
@@ -143,7 +147,7 @@ static void pump(struct loop_task *task)
 {
 	struct pusher *pusher = (struct pusher *)((char *)task - offsetof(struct pusher, task));
 	struct window *window = cache_push_window(pusher->cache);
-	uint64_t now = loop_now_ns(), len, age;
+	uint64_t now = loop_now_ns(), started = 0, len, age;
 
 	if (pusher->stopped)
 		return;
@@ -158,8 +162,13 @@ static void pump(struct loop_task *task)
 				cache_starved(pusher->cache); /* others have the window */
 			return;
 		}
+		if (started >= ROUND_MOST) {
+			set_timer(pusher, now);
+			return;
+		}
 		if (cache_push(pusher->cache, &len) != CACHE_PUSH_STARTED)
 			return;
+		started += len > PUSH_LEAST ? len : PUSH_LEAST;
 	}
 	if (cache_dirty(pusher->cache, &age) == 0)
 		flush_when_quiet(pusher, now);
