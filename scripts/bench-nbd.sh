@@ -119,7 +119,7 @@ measure() {
 # thread for a connection and no more processors than there are.
 report() {
 	jq -s --argjson rows "$(printf '%s\n' "${ROWS[@]}" | jq -R . | jq -s .)" --argjson cpus "$(nproc)" '
-		def median: sort | if length == 0 then null elif length % 2 == 1 then .[length / 2 | floor]
+		def median: map(values) | sort | if length == 0 then null elif length % 2 == 1 then .[length / 2 | floor]
 			else (.[length / 2 - 1] + .[length / 2]) / 2 end;
 		. as $all | [$rows[] as $row | ("unix", "tcp") as $transport
 			| {$row, $transport, results: ([("nbdkit", "qemu-nbd", "remram") as $c | {key: $c, value: ([$all[]
