@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -521,6 +523,41 @@ START_TEST(requests_wait_for_a_server_that_is_away)
 }
 END_TEST
 
+static int listen_in_its_place(struct place *place)
+{
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_lt(snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", place->socket),
+	    (int)sizeof(sun.sun_path));
+	unlink(place->socket);
+	ck_assert(fd >= 0 && bind(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0);
+	ck_assert_int_eq(listen(fd, 16), 0);
+	return fd;
+}
+
+/* A server that is there and serves nobody. */
+START_TEST(attempts_come_more_and_more_slowly)
+{
+	struct place *place = place_start(NBDKIT "memory SIZE", "&conns=1", MIB);
+	struct store *store = place_open(place);
+	uint64_t begin_ns;
+	uint8_t buf[4096];
+	int listener;
+
+	ck_assert_int_eq(rig_read(rig.loops[0], store, 0, buf, 4096), 0);
+	begin_ns = loop_now_ns();
+	server_kill(place);
+	listener = listen_in_its_place(place);
+	rig_turn_away(listener, 7); /* the first one at once */
+	ck_assert_uint_ge((loop_now_ns() - begin_ns) / 1000000, rig_backoff_ms(6));
+	close(listener);
+	server_start(place);
+	ck_assert_int_eq(rig_read(rig.loops[0], store, 0, buf, 4096), 0);
+	place_end(place, store);
+}
+END_TEST
+
 START_TEST(with_patience_they_fail_and_work_again)
 {
 	struct place *place = place_start(NBDKIT "file IMAGE", "&timeo=300ms", MIB);
@@ -644,6 +681,7 @@ int main(void)
 	tcase_add_loop_test(tc, flush_and_fua_reach_the_server, 0, STABLE_SERVERS);
 	tcase_add_loop_test(tc, a_failed_flush_is_told, 0, 2);
 	tcase_add_test(tc, requests_wait_for_a_server_that_is_away);
+	tcase_add_test(tc, attempts_come_more_and_more_slowly);
 	tcase_add_test(tc, with_patience_they_fail_and_work_again);
 	tcase_add_test(tc, an_interrupt_ends_waiting_for_a_silent_server);
 	tcase_add_test(tc, an_export_that_has_shrunk_is_not_used);
