@@ -558,6 +558,48 @@ START_TEST(attempts_come_more_and_more_slowly)
 }
 END_TEST
 
+static unsigned connects(const struct place *place)
+{
+	FILE *log = fopen(strchr(place->log, '=') + 1, "r");
+	unsigned n = 0;
+	char line[512];
+
+	ck_assert_ptr_nonnull(log);
+	while (fgets(line, sizeof(line), log))
+		n += strstr(line, " Connect ") != NULL;
+	fclose(log);
+	return n;
+}
+
+/* One that greets, and then answers nothing but that it is shutting down. */
+START_TEST(connections_that_served_nothing_do_too)
+{
+	struct place *place = place_start(NBDKIT
+	    "--filter=log --filter=error memory SIZE LOG error=ESHUTDOWN error-rate=100%",
+	    "&conns=1", MIB);
+	struct store *store = place_open(place);
+	unsigned before = connects(place);
+	uint64_t begin_ns = loop_now_ns();
+	struct rig_wait *wait;
+	struct rig_req req;
+	uint8_t buf[4096];
+
+	wait = begin_read(store, &req, buf);
+	for (unsigned i = 0; connects(place) < before + 6; i++) {
+		ck_assert_msg(i < 2000, "nobody comes");
+		usleep(10000);
+	}
+	ck_assert_uint_ge((loop_now_ns() - begin_ns) / 1000000, rig_backoff_ms(6));
+	ck_assert_uint_eq(req.dones, 0);
+	server_kill(place);
+	strcpy(place->command, NBDKIT "memory SIZE");
+	server_start(place);
+	rig_end(wait);
+	ck_assert_int_eq(req.err, 0);
+	place_end(place, store);
+}
+END_TEST
+
 START_TEST(with_patience_they_fail_and_work_again)
 {
 	struct place *place = place_start(NBDKIT "file IMAGE", "&timeo=300ms", MIB);
@@ -682,6 +724,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_failed_flush_is_told, 0, 2);
 	tcase_add_test(tc, requests_wait_for_a_server_that_is_away);
 	tcase_add_test(tc, attempts_come_more_and_more_slowly);
+	tcase_add_test(tc, connections_that_served_nothing_do_too);
 	tcase_add_test(tc, with_patience_they_fail_and_work_again);
 	tcase_add_test(tc, an_interrupt_ends_waiting_for_a_silent_server);
 	tcase_add_test(tc, an_export_that_has_shrunk_is_not_used);
