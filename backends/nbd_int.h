@@ -151,6 +151,9 @@ struct nbd_link {
 	struct nbd_handle *handle; /* NULL: down */
 	bool closing; /* completions are ignored from here on */
 	bool no_cork;
+	bool served; /* it has answered something */
+	bool leaving; /* the server has said that it is shutting down */
+	uint64_t up_ns; /* since when it is up */
 	struct nbd_cmd *first, *last; /* at the server, in the order of issue */
 	unsigned cmds;
 	uint64_t replies;

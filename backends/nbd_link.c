@@ -9,7 +9,9 @@
  * until it is back.
  *
  * Connecting blocks (resolver, TLS), so it is a thread's work, one attempt at a time for all links; after
- * a failure the next attempt waits, 20 ms and then longer up to 2 s.
+ * a failure the next attempt waits, 20 ms and then longer up to 2 s.  A connection that ends soon and has answered
+ * nothing counts as a failure, too: a server may greet, and end at each request.  So does an answer of ESHUTDOWN,
+ * with which the connection is over.
  *
  * NBD has no ping: a server that is silent may just be slow, and is waited for.  But a request that was
  * interrupted (the process was killed) ends after SILENT_NS of silence, by ending the connection: as long as
@@ -145,14 +147,24 @@ static void went_away(struct nbd_store *ns, const char *why)
 	log_warn("%s: connection lost (%s): requests wait until it is back",
 	    ns->place->address.text, why);
 	atomic_store(&ns->since_ns, loop_now_ns());
-	ns->backoff_ms = BACKOFF_MIN_MS;
 	if (timeo_ns)
 		loop_timer_set(owner_of(ns), &ns->patience, loop_now_ns() + timeo_ns);
+}
+
+/* The next attempt waits, if none does already. */
+static void dial_later(struct nbd_store *ns)
+{
+	if (ns->retry.loop)
+		return;
+	loop_timer_set(owner_of(ns), &ns->retry, in_ms(ns->backoff_ms));
+	ns->backoff_ms = ns->backoff_ms * 2 < BACKOFF_MAX_MS ? ns->backoff_ms * 2 : BACKOFF_MAX_MS;
 }
 
 static void link_lost(struct nbd_link *link, const char *why)
 {
 	struct nbd_store *ns = link->ns;
+	bool good =
+	    link->served || loop_now_ns() >= link->up_ns + (uint64_t)BACKOFF_MAX_MS * 1000000;
 
 	link_close(link);
 	if (ns->up_count == 0)
@@ -160,6 +172,12 @@ static void link_lost(struct nbd_link *link, const char *why)
 	else if (log_allowed(&ns->down_limit))
 		log_info("%s: one of %u connections lost (%s)", ns->place->address.text,
 		    ns->link_count, why);
+	if (good) {
+		ns->backoff_ms = BACKOFF_MIN_MS;
+		loop_timer_cancel(&ns->retry); /* of another link, which did nothing */
+	} else {
+		dial_later(ns);
+	}
 	dial_start(ns);
 }
 
@@ -245,6 +263,10 @@ void nbd_link_check(struct nbd_link *link)
 				    : "the server has ended it");
 		return;
 	}
+	if (link->leaving) {
+		link_lost(link, "the server is shutting down");
+		return;
+	}
 	direction = libnbd.aio_get_direction(link->handle);
 	loop_fd_set(&link->lfd, EPOLLIN | (direction & LIBNBD_AIO_DIRECTION_WRITE ? EPOLLOUT : 0));
 	if (link->ns->place->address.tls && link->cmds)
@@ -266,6 +288,8 @@ static void link_up(struct nbd_link *link, struct nbd_handle *handle)
 		return;
 	}
 	link->handle = handle;
+	link->served = link->leaving = false;
+	link->up_ns = loop_now_ns();
 	link->no_cork = ns->place->address.socket != NULL;
 	ns->up_count++;
 	atomic_store(&ns->status_up, ns->up_count);
@@ -332,8 +356,7 @@ static void dial_failed(struct nbd_store *ns, const struct err *err)
 {
 	if (log_allowed(&ns->down_limit))
 		log_debug("%s", err->text);
-	loop_timer_set(owner_of(ns), &ns->retry, in_ms(ns->backoff_ms));
-	ns->backoff_ms = ns->backoff_ms * 2 < BACKOFF_MAX_MS ? ns->backoff_ms * 2 : BACKOFF_MAX_MS;
+	dial_later(ns);
 }
 
 static void dial_done(struct loop_task *task)
@@ -369,7 +392,6 @@ static void dial_done(struct loop_task *task)
 	link_up(link, handle);
 	if (ns->up_count == 1)
 		came_back(ns);
-	ns->backoff_ms = BACKOFF_MIN_MS;
 	dial_start(ns);
 	nbd_req_kick(ns);
 }

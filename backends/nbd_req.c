@@ -112,6 +112,10 @@ static int cmd_answered(void *user_data, int *error)
 	if (!link || link->closing)
 		return 1;
 	cmd->err = -*error;
+	if (*error == ESHUTDOWN)
+		link->leaving = true;
+	else if (*error != ENOTCONN)
+		link->served = true;
 	link->replies++;
 	link->reply_bytes += REPLY_LEN + (cmd->op == STORE_READ && !*error ? cmd->len : 0);
 	link_drop(cmd);

@@ -269,6 +269,7 @@ int peer_req_reply(struct peer *peer)
 	slot = find_slot(peer, rep->id);
 	if (!slot || rep->op != slot->header[2]) /* the operation, as it was sent */
 		return -EPROTO;
+	peer->served = true;
 	if (slot->sreq) {
 		if (err == 0 && peer_data_result(peer, slot->sreq))
 			return -EPROTO;

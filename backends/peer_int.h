@@ -118,6 +118,7 @@ struct peer {
 	struct loop_task give_up_task;
 	unsigned backoff_ms;
 	uint64_t since_ns; /* up or down */
+	bool served; /* this connection has answered a request */
 	bool was_up;
 	bool soft_expired;
 	unsigned reconnects;

@@ -11,7 +11,8 @@
  *    └────────────────┴───────────────────────┴──────────────────┘     link_give_up: any → FAILED
  *
  * Before the first welcome a failure of the last address, or an answer from the donor that says no, is
- * final: conf->ready gets it.  After it, attempts go on for ever with a growing pause.
+ * final: conf->ready gets it.  After it, attempts go on for ever with a growing pause, which begins anew when a
+ * connection has answered a request or lasted for the longest pause: a donor may greet, and end at each request.
  *
  * What a donor's welcome means for the requests that were in flight (see docs/PROTOCOL.md, "Sessions"):
  *   resumed                    replay; the donor knows the handles and which control requests are done
@@ -106,8 +107,10 @@ static void link_down(struct peer *peer, const struct err *why, bool final)
 	if (was_up) {
 		log_warn("%s: connection lost (%s): requests wait until it is back", peer->address,
 		    why->text);
+		if (peer->served ||
+		    loop_now_ns() >= peer->since_ns + (uint64_t)LINK_BACKOFF_MAX_MS * 1000000)
+			peer->backoff_ms = LINK_BACKOFF_MIN_MS;
 		peer->since_ns = loop_now_ns();
-		peer->backoff_ms = LINK_BACKOFF_MIN_MS;
 		if (peer->soft)
 			loop_timer_set(
 			    peer->loop, &peer->soft_timer, peer->since_ns + peer->timeo_ns);
@@ -215,6 +218,7 @@ static int welcome(struct peer *peer)
 	peer->rtt_ns = loop_now_ns() - peer->ping_ns;
 	peer->seen_moved = 0;
 	peer->silent_ticks = 0;
+	peer->served = false;
 	peer->pool.size_max = peer->welcome.size_max;
 	if (peer->was_up) {
 		peer->reconnects++;
@@ -573,6 +577,7 @@ int link_init(struct peer *peer, struct err *err)
 	peer->soft_timer.expired = soft_expired;
 	peer->lease_timer.expired = lease_expired;
 	peer->give_up_task.run = give_up_now;
+	peer->backoff_ms = LINK_BACKOFF_MIN_MS;
 	snprintf(port, sizeof(port), "%u", peer->port);
 	rc = getaddrinfo(peer->host, port, &hints, &peer->addrs);
 	if (rc == EAI_ADDRFAMILY || rc == EAI_NONAME) { /* loopback addresses without a network */

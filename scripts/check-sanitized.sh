@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 [[ $# -ge 1 ]] || die "usage: scripts/check-sanitized.sh address,undefined|thread [PATTERN…]"
 SAN=$1
 shift
-CONTRACTS='^contract/(allocs|file_syscalls|lease|managed(_job|_life)?$|nbd_(handshake|libnbd)|peer|server(_session)?$|stores)'
+CONTRACTS='^contract/(allocs|file_syscalls|lease|managed(_job|_life)?$|nbd_(handshake|libnbd)|peer|server(_session)?$|stable|stores)'
 case $SAN in
 address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-5]' '^e2e/26' '^e2e/40' '^e2e/76' ;;
 # What has threads.

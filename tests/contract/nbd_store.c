@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,9 +29,11 @@ enum { ARGS_MAX = 24 };
 
 struct place {
 	char dir[RIG_PATH_MAX];
-	/* The server in words; SOCKET, IMAGE and SIZE stand for what follows. */
+	/* The server in words; SOCKET, IMAGE, SIZE and LOG stand for what follows. */
 	char command[1024];
 	char size[32];
+	char log[RIG_PATH_MAX + 16]; /* "logfile=…/log", for nbdkit's filter "log" */
+	long log_read; /* what of the log was looked at */
 	char socket[RIG_PATH_MAX + 8], image[RIG_PATH_MAX + 8];
 	pid_t server;
 	const char *params;
@@ -53,6 +57,7 @@ static void server_start(struct place *place)
 		words[n++] = strcmp(word, "SOCKET") == 0  ? place->socket
 			     : strcmp(word, "IMAGE") == 0 ? place->image
 			     : strcmp(word, "SIZE") == 0  ? place->size
+			     : strcmp(word, "LOG") == 0   ? place->log
 							  : word;
 	words[n] = NULL;
 	unlink(place->socket);
@@ -85,6 +90,7 @@ static struct place *place_start(const char *command, const char *params, uint64
 	rig_tmpdir(NULL, place->dir);
 	snprintf(place->socket, sizeof(place->socket), "%s/socket", place->dir);
 	snprintf(place->image, sizeof(place->image), "%s/image", place->dir);
+	snprintf(place->log, sizeof(place->log), "logfile=%s/log", place->dir);
 	snprintf(place->command, sizeof(place->command), "%s", command);
 	snprintf(place->size, sizeof(place->size), "%llu", (unsigned long long)size);
 	place->params = params;
@@ -338,6 +344,150 @@ START_TEST(an_error_in_a_part_is_the_requests)
 }
 END_TEST
 
+/* ---- what is stable ---- */
+
+/* What a server was asked for since it was last looked at, as its log has it. */
+struct asked {
+	unsigned changes; /* WRITE and WRITE_ZEROES */
+	unsigned fua; /* of these */
+	unsigned flushes;
+	unsigned early; /* flushes while a change was not answered */
+	unsigned unflushed; /* changes after the last flush */
+};
+
+static struct asked look_at_log(struct place *place)
+{
+	FILE *log = fopen(strchr(place->log, '=') + 1, "r");
+	struct asked asked = {0};
+	unsigned running = 0;
+	char line[512];
+
+	ck_assert(log && fseek(log, place->log_read, SEEK_SET) == 0);
+	while (fgets(line, sizeof(line), log)) {
+		if (strstr(line, " Write id=") || strstr(line, " Zero id=")) {
+			asked.changes++;
+			asked.unflushed++;
+			asked.fua += strstr(line, " fua=1") != NULL;
+			running++;
+		} else if (strstr(line, " ...Write id=") || strstr(line, " ...Zero id=")) {
+			running--;
+		} else if (strstr(line, " Flush id=")) {
+			asked.flushes++;
+			asked.early += running > 0;
+			asked.unflushed = 0;
+		}
+	}
+	place->log_read = ftell(log);
+	fclose(log);
+	return asked;
+}
+
+/* Servers that can do FUA, and that can't. */
+static const struct {
+	const char *filters, *params;
+	bool fua;
+} stable_servers[] = {
+    {"", "", true},
+    {"--filter=nozero", "", true},
+    {"--filter=blocksize-policy",
+	"blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=65536 "
+	"blocksize-error-policy=error",
+	true},
+    {"--filter=fua", "", false},
+    {"--filter=fua --filter=nozero", "", false},
+    {"--filter=fua --filter=blocksize-policy",
+	"blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=65536 "
+	"blocksize-error-policy=error",
+	false},
+};
+
+enum { STABLE_SERVERS = sizeof(stable_servers) / sizeof(stable_servers[0]) };
+
+/* Requests of one command and of several, whole blocks and not. */
+static const struct {
+	enum store_op op;
+	uint32_t off, len;
+} stable_requests[] = {
+    {STORE_WRITE, 4096, 4096},
+    {STORE_WRITE, 1000, 300000},
+    {STORE_WRITE, 77, 5},
+    {STORE_ZERO, 4096, 65536},
+    {STORE_ZERO, 1000, 300000},
+};
+
+static int stable_request(struct store *store, size_t i, unsigned flags)
+{
+	enum store_op op = stable_requests[i].op;
+	uint32_t off = stable_requests[i].off, len = stable_requests[i].len;
+	uint8_t *buf = contract_pattern(MIB, (unsigned)i);
+	int rc = op == STORE_WRITE ? rig_write(rig.loops[0], store, off, buf, len, flags)
+				   : rig_op(rig.loops[0], store, op, off, len, flags);
+
+	free(buf);
+	return rc;
+}
+
+START_TEST(flush_and_fua_reach_the_server)
+{
+	bool fua = stable_servers[_i].fua;
+	struct asked asked;
+	struct place *place;
+	struct store *store;
+	char command[1024];
+
+	snprintf(command, sizeof(command), NBDKIT "--filter=log %s memory SIZE LOG %s",
+	    stable_servers[_i].filters, stable_servers[_i].params);
+	place = place_start(command, "", MIB);
+	store = place_open(place);
+	for (size_t i = 0; i < sizeof(stable_requests) / sizeof(stable_requests[0]); i++) {
+		look_at_log(place);
+		ck_assert_int_eq(stable_request(store, i, 0), 0);
+		asked = look_at_log(place);
+		ck_assert_uint_gt(asked.changes, 0);
+		ck_assert_uint_eq(asked.fua, 0);
+		ck_assert_uint_eq(asked.flushes, 0);
+		ck_assert_int_eq(stable_request(store, i, STORE_FUA), 0);
+		asked = look_at_log(place);
+		ck_assert_uint_gt(asked.changes, 0);
+		ck_assert_uint_eq(asked.fua, fua ? asked.changes : 0);
+		ck_assert_uint_eq(asked.flushes, fua ? 0 : 1);
+		ck_assert_uint_eq(asked.early, 0);
+		ck_assert_uint_eq(asked.unflushed, fua ? asked.changes : 0);
+	}
+	ck_assert_int_eq(rig_op(rig.loops[0], store, STORE_FLUSH, 0, 0, 0), 0);
+	asked = look_at_log(place);
+	ck_assert_uint_eq(asked.changes, 0);
+	ck_assert_uint_eq(asked.flushes, 1);
+	place_end(place, store);
+}
+END_TEST
+
+/* Each flush that fails is told, also one that stands in for FUA. */
+START_TEST(a_failed_flush_is_told)
+{
+	static const char *const filters[] = {"", "--filter=fua "};
+	struct place *place;
+	struct store *store;
+	char command[1024];
+
+	/* A word is the server's argument, and a script. */
+	snprintf(command, sizeof(command),
+	    NBDKIT "%seval get_size=echo${IFS}1M pread=head${IFS}-c$3${IFS}/dev/zero "
+		   "pwrite=cat>/dev/null flush=false",
+	    filters[_i]);
+	place = place_start(command, "", MIB);
+	store = place_open(place);
+	for (size_t i = 0; i < sizeof(stable_requests) / sizeof(stable_requests[0]); i++) {
+		ck_assert_int_eq(stable_request(store, i, 0), 0);
+		ck_assert_int_eq(stable_request(store, i, STORE_FUA), -EIO);
+		ck_assert_int_eq(rig_op(rig.loops[0], store, STORE_FLUSH, 0, 0, 0), -EIO);
+	}
+	place_end(place, store);
+}
+END_TEST
+
+/* ---- servers that are away ---- */
+
 static struct rig_wait *begin_read(struct store *store, struct rig_req *rr, uint8_t *buf)
 {
 	*rr = (struct rig_req){.req = {.op = STORE_READ, .len = 4096, .buf = buf}};
@@ -369,6 +519,83 @@ START_TEST(requests_wait_for_a_server_that_is_away)
 	server_start(place);
 	rig_end(waits[1]);
 	ck_assert_int_eq(reqs[1].err, 0);
+	place_end(place, store);
+}
+END_TEST
+
+static int listen_in_its_place(struct place *place)
+{
+	struct sockaddr_un sun = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_lt(snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", place->socket),
+	    (int)sizeof(sun.sun_path));
+	unlink(place->socket);
+	ck_assert(fd >= 0 && bind(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0);
+	ck_assert_int_eq(listen(fd, 16), 0);
+	return fd;
+}
+
+/* A server that is there and serves nobody. */
+START_TEST(attempts_come_more_and_more_slowly)
+{
+	struct place *place = place_start(NBDKIT "memory SIZE", "&conns=1", MIB);
+	struct store *store = place_open(place);
+	uint64_t begin_ns;
+	uint8_t buf[4096];
+	int listener;
+
+	ck_assert_int_eq(rig_read(rig.loops[0], store, 0, buf, 4096), 0);
+	begin_ns = loop_now_ns();
+	server_kill(place);
+	listener = listen_in_its_place(place);
+	rig_turn_away(listener, 7); /* the first one at once */
+	ck_assert_uint_ge((loop_now_ns() - begin_ns) / 1000000, rig_backoff_ms(6));
+	close(listener);
+	server_start(place);
+	ck_assert_int_eq(rig_read(rig.loops[0], store, 0, buf, 4096), 0);
+	place_end(place, store);
+}
+END_TEST
+
+static unsigned connects(const struct place *place)
+{
+	FILE *log = fopen(strchr(place->log, '=') + 1, "r");
+	unsigned n = 0;
+	char line[512];
+
+	ck_assert_ptr_nonnull(log);
+	while (fgets(line, sizeof(line), log))
+		n += strstr(line, " Connect ") != NULL;
+	fclose(log);
+	return n;
+}
+
+/* One that greets, and then answers nothing but that it is shutting down. */
+START_TEST(connections_that_served_nothing_do_too)
+{
+	struct place *place = place_start(NBDKIT
+	    "--filter=log --filter=error memory SIZE LOG error=ESHUTDOWN error-rate=100%",
+	    "&conns=1", MIB);
+	struct store *store = place_open(place);
+	unsigned before = connects(place);
+	uint64_t begin_ns = loop_now_ns();
+	struct rig_wait *wait;
+	struct rig_req req;
+	uint8_t buf[4096];
+
+	wait = begin_read(store, &req, buf);
+	for (unsigned i = 0; connects(place) < before + 6; i++) {
+		ck_assert_msg(i < 2000, "nobody comes");
+		usleep(10000);
+	}
+	ck_assert_uint_ge((loop_now_ns() - begin_ns) / 1000000, rig_backoff_ms(6));
+	ck_assert_uint_eq(req.dones, 0);
+	server_kill(place);
+	strcpy(place->command, NBDKIT "memory SIZE");
+	server_start(place);
+	rig_end(wait);
+	ck_assert_int_eq(req.err, 0);
 	place_end(place, store);
 }
 END_TEST
@@ -493,7 +720,11 @@ int main(void)
 	tcase_add_test(tc, a_read_only_export_is_not_written);
 	tcase_add_test(tc, errors_of_the_server_are_passed_on);
 	tcase_add_test(tc, an_error_in_a_part_is_the_requests);
+	tcase_add_loop_test(tc, flush_and_fua_reach_the_server, 0, STABLE_SERVERS);
+	tcase_add_loop_test(tc, a_failed_flush_is_told, 0, 2);
 	tcase_add_test(tc, requests_wait_for_a_server_that_is_away);
+	tcase_add_test(tc, attempts_come_more_and_more_slowly);
+	tcase_add_test(tc, connections_that_served_nothing_do_too);
 	tcase_add_test(tc, with_patience_they_fail_and_work_again);
 	tcase_add_test(tc, an_interrupt_ends_waiting_for_a_silent_server);
 	tcase_add_test(tc, an_export_that_has_shrunk_is_not_used);

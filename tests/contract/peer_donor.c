@@ -526,6 +526,94 @@ START_TEST(opens_that_were_given_up)
 }
 END_TEST
 
+/* ---- a donor that is there and serves nobody ---- */
+
+enum { ATTEMPTS = 6 };
+
+static _Atomic uint64_t attempts_ms; /* how long they took */
+
+static void script_turns_away(struct script *d)
+{
+	uint64_t begin_ns;
+
+	if (!script_meet(d, 0))
+		return;
+	begin_ns = loop_now_ns();
+	close(d->fd);
+	d->fd = -1;
+	rig_turn_away(d->listen, ATTEMPTS);
+	attempts_ms = (loop_now_ns() - begin_ns) / 1000000;
+	if (script_meet(d, FRAME_F_RESUMED))
+		script_serve(d);
+}
+
+/* One that greets, and ends the connection then. */
+static void script_only_greets(struct script *d)
+{
+	uint64_t begin_ns = 0;
+
+	for (unsigned i = 0; i <= ATTEMPTS; i++) {
+		if (!script_meet(d, i ? FRAME_F_RESUMED : 0))
+			return;
+		if (i == 0)
+			begin_ns = loop_now_ns();
+		close(d->fd);
+		d->fd = -1;
+	}
+	attempts_ms = (loop_now_ns() - begin_ns) / 1000000;
+	if (script_meet(d, FRAME_F_RESUMED))
+		script_serve(d);
+}
+
+static void (*const backoff_scripts[])(struct script *donor) = {
+    script_turns_away, script_only_greets};
+
+START_TEST(attempts_come_more_and_more_slowly)
+{
+	struct peer_status status;
+	struct handle *handle;
+	uint8_t byte = 0;
+
+	script_begin(backoff_scripts[_i]);
+	ck_assert_int_eq(script_open_client(0, NULL), 0);
+	handle = client_create(&script_client, "r");
+	ck_assert_uint_ge(attempts_ms, rig_backoff_ms(ATTEMPTS));
+	ck_assert_int_eq(rig_read(script_rig.loops[0], &handle->store, 5, &byte, 1), 0);
+	ck_assert_uint_eq(byte, script_data[5]);
+	client_status(&script_client, &status);
+	ck_assert_uint_eq(status.reconnects, _i ? 1 + ATTEMPTS : 1);
+	client_close_handle(&script_client, handle);
+	script_end();
+}
+END_TEST
+
+/* The same for a second connection, while the first one is there. */
+static void script_turns_others_away(struct script *d)
+{
+	uint64_t begin_ns;
+
+	if (!script_take(d))
+		return;
+	begin_ns = loop_now_ns();
+	script_put_welcome(d, 0);
+	rig_turn_away(d->listen, 1 + ATTEMPTS); /* it begins at once */
+	attempts_ms = (loop_now_ns() - begin_ns) / 1000000;
+	script_serve(d);
+}
+
+START_TEST(attempts_of_a_second_connection_too)
+{
+	struct client_conf conf = {.pool = "ram", .conns = 2};
+
+	script_begin(script_turns_others_away);
+	conf.port = script_donor.port;
+	ck_assert_int_eq(client_open(&script_client, script_rig.loops[0], &conf, NULL), 0);
+	client_close_handle(&script_client, client_create(&script_client, "r"));
+	ck_assert_uint_ge(attempts_ms, rig_backoff_ms(ATTEMPTS));
+	script_end();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("peer_donor");
@@ -543,6 +631,8 @@ int main(void)
 	tcase_add_test(tc, signs_of_life);
 	tcase_add_test(tc, reopens_that_were_lost);
 	tcase_add_test(tc, opens_that_were_given_up);
+	tcase_add_loop_test(tc, attempts_come_more_and_more_slowly, 0, 2);
+	tcase_add_test(tc, attempts_of_a_second_connection_too);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

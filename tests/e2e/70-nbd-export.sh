@@ -4,7 +4,7 @@
 # Regions are NBD exports for everybody else's clients: libnbd's tools, qemu's, fio's engine.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
-requires fuse nbdinfo nbdcopy nbdfuse qemu-img qemu-io qemu-storage-daemon fio jq
+requires fuse nbdinfo nbdcopy nbdfuse qemu-img qemu-io qemu-storage-daemon fio jq unshare
 NBD_PORT=$(e2e_port)
 donor_start ram=memory:?size=1G disk="file:$T/pool?size=512M" --nbd "127.0.0.1:$NBD_PORT" --nbd "unix:$T/nbd"
 mount_pool ram "$T/ram"
@@ -177,6 +177,11 @@ run nbdcopy "$T/second" "nbd+unix:///scratch?socket=$T/export"
 run nbdcopy "nbd+unix:///scratch?socket=$T/export" "$T/back"
 same "$T/second" "$T/back"
 export_stop
+# The port that clients of NBD look at first, 10809 (2A39), in a network of its own: there it is free.
+job unshare --net "$REMRAM" export "$T/second" --nbd 127.0.0.1
+eventually 10 "remram export listens on 127.0.0.1:10809" grep -q ' 0100007F:2A39 00000000:0000 0A' "/proc/$JOB/net/tcp"
+kill "$JOB"
+job_passes 20
 refused "is a directory" "$REMRAM" export "$T" --nbd "unix:$T/export"
 refused "where to serve it" "$REMRAM" export "$T/second"
 refused "is not a loopback address" "$REMRAM" export "$T/second" --nbd 0.0.0.0

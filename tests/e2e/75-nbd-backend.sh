@@ -234,6 +234,26 @@ umount_dir "$M"
 donor_stop
 server_kill
 
+step "a flush that fails at the server is an fsync that fails: of a mount of it, and of one of a donor that has it"
+# shellcheck disable=SC2016 # the server's shell expands them
+server_start "${NBDKIT[@]}" eval get_size="echo 1048576" pread='head -c $3 /dev/zero' pwrite='cat >/dev/null' \
+	flush="test ! -e $T/fails"
+donor_start disk="$URI/vm1"
+mount_source "$URI/vm1" "$M"
+mount_pool disk "$T/second"
+for file in "$M/vm1" "$T/second/vm1"; do
+	fileop "$file" write 0 64K 1 , fsync
+	touch "$T/fails"
+	refused "EIO" "$TOOLS/fileop" "$file" write 0 64K 2 , fsync
+	refused "EIO" "$TOOLS/fileop" "$file" fsync
+	rm "$T/fails"
+	fileop "$file" fsync
+done
+umount_dir "$T/second"
+umount_dir "$M"
+donor_stop
+server_kill
+
 step "TLS: with the right certificate authority, and not without"
 mkdir "$T/server" "$T/client" "$T/other"
 for ca in server other; do

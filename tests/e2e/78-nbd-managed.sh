@@ -11,7 +11,7 @@ SERVER_PID=''
 
 server_run() {
 	rm -f "$T/socket"
-	e2e_exec nbdkit --foreground --unix "$T/socket" "${FLAGS[@]}" file "$IMAGE" </dev/null >>"$T/server.log" 2>&1 &
+	e2e_exec nbdkit --foreground --unix "$T/socket" "${FLAGS[@]}" file "$IMAGE" "${PARAMS[@]}" </dev/null >>"$T/server.log" 2>&1 &
 	SERVER_PID=$!
 	guard_add pid "$SERVER_PID"
 	eventually 10 "the NBD server listens" test -S "$T/socket"
@@ -35,7 +35,8 @@ clean() {
 
 URI="nbd+unix:///?socket=$T/socket"
 OPTIONS=cache=memory,pull=none,push_interval=1h,max_dirty=64M,cache_size=64M
-FLAGS=()
+FLAGS=(--filter=log)
+PARAMS=("logfile=$T/asked")
 run "$TOOLS/fileop" --create "$IMAGE" write 0 32M 1
 server_run
 
@@ -57,9 +58,12 @@ is "dirty" "$(cache_of dirty)" 0
 fileop --read "$IMAGE" verify 0 4M 1 , verify 4M 2M 2 , verify 6M 26M 1
 hang_up reader
 
-step "fsync returns when the server has it"
+step "fsync returns when the server has it, and has made it stable"
+asked=$(wc -l <"$T/asked")
 fileop "$F" write 10M 64K 3 , fsync
 fileop --read "$IMAGE" verify 10M 64K 3
+asked=$(tail -n +$((asked + 1)) "$T/asked" | grep -oE ' (Write|Flush) ' | tr -d '\n')
+[[ $asked == *" Write "*" Flush " ]] || fail "the server was asked for:$asked"
 
 step "the server is killed and started again while pulls and pushes go on"
 umount_dir "$M"
@@ -106,6 +110,7 @@ umount_dir "$M"
 step "an export that only reads"
 server_kill
 FLAGS=(-r)
+PARAMS=()
 server_run
 mount_source "$URI" "$M" -o "$OPTIONS"
 fileop --read "$F" verify 1M 4M 5

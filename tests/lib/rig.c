@@ -11,10 +11,12 @@
 #include <errno.h>
 #include <ftw.h>
 #include <glob.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -377,6 +379,29 @@ bool rig_child_killed(pid_t pid)
 		return true;
 	ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child: %x", status);
 	return false;
+}
+
+/* ---- clients that are sent away ---- */
+
+void rig_turn_away(int listener, unsigned count)
+{
+	while (count--) {
+		struct pollfd pfd = {.fd = listener, .events = POLLIN};
+		int fd =
+		    poll(&pfd, 1, 30000) == 1 ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
+
+		ck_assert_msg(fd >= 0, "nobody comes");
+		close(fd);
+	}
+}
+
+uint64_t rig_backoff_ms(unsigned count)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t pause = 20; count--; pause = pause < 1000 ? 2 * pause : 2000)
+		sum += pause;
+	return sum;
 }
 
 /* ---- directories ---- */

@@ -99,6 +99,12 @@ void rig_random_fill(struct rig_random *random, void *buf, size_t len);
 /* Waits for a child process, which exits with 0 or is killed (SIGKILL): whether it was killed. */
 bool rig_child_killed(pid_t pid);
 
+/* Accepts so many connections, and ends each at once. */
+void rig_turn_away(int listener, unsigned count);
+/* How many ms such a client needs at least that waits longer and longer, 20 ms at first and then twice as long each
+ * time (up to 2 s): it has lost its connection and tries again after the first pause. */
+uint64_t rig_backoff_ms(unsigned count);
+
 /* Makes an empty directory in TMPDIR (or /var/tmp), or below `where` ("/dev/shm"). */
 void rig_tmpdir(const char *where, char path[RIG_PATH_MAX]);
 /* Removes it and what is in it. */

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +65,19 @@ static void open_pools(struct serve *serve)
 		    err.text);
 }
 
+static void listen_nbd(struct serve *serve)
+{
+	struct address address = {.text = serve->nbd, .addr_len = sizeof(struct sockaddr_un)};
+	struct sockaddr_un *sun = (struct sockaddr_un *)&address.addr;
+	struct err err = {0};
+
+	sun->sun_family = AF_UNIX;
+	ck_assert_int_lt(snprintf(sun->sun_path, sizeof(sun->sun_path), "%s", serve->nbd),
+	    (int)sizeof(sun->sun_path));
+	ck_assert_msg(
+	    server_listen(serve->server, SERVER_NBD, &address, &err) == 0, "%s", err.text);
+}
+
 void serve_again(struct serve *serve)
 {
 	struct server_conf conf = {.threads = 2, .pools = serve->pools, .pool_count = SERVE_POOLS};
@@ -84,16 +98,30 @@ void serve_again(struct serve *serve)
 			break;
 	}
 	ck_assert_msg(rc == 0, "%s", err.text);
+	if (*serve->nbd)
+		listen_nbd(serve);
 	ck_assert_msg(server_start(serve->server, &err) == 0, "%s", err.text);
 }
 
-void serve_start(struct serve *serve, uint64_t size)
+static void start(struct serve *serve, uint64_t size, bool nbd)
 {
 	log_set_level(LOG_LEVEL_ERROR);
 	memset(serve, 0, sizeof(*serve));
 	serve->size = size;
 	rig_tmpdir(NULL, serve->dir);
+	if (nbd)
+		snprintf(serve->nbd, sizeof(serve->nbd), "%s/nbd", serve->dir);
 	serve_again(serve);
+}
+
+void serve_start(struct serve *serve, uint64_t size)
+{
+	start(serve, size, false);
+}
+
+void serve_start_nbd(struct serve *serve, uint64_t size)
+{
+	start(serve, size, true);
 }
 
 void serve_end(struct serve *serve)

@@ -23,6 +23,7 @@ enum { SERVE_POOLS = 2 };
 struct serve {
 	uint16_t port; /* 127.0.0.1 */
 	char dir[RIG_PATH_MAX];
+	char nbd[RIG_PATH_MAX + 8]; /* Unix socket of the NBD exports; "": there are none */
 	uint64_t size; /* bytes of each pool */
 	struct workers *workers;
 	struct pool *pools[SERVE_POOLS]; /* "ram" in memory, "disk" in files */
@@ -30,6 +31,8 @@ struct serve {
 };
 
 void serve_start(struct serve *serve, uint64_t size);
+/* The same, and its regions are NBD exports. */
+void serve_start_nbd(struct serve *serve, uint64_t size);
 /* Ends the server and the pools, as SIGTERM does; begins anew on the same port with the same files. */
 void serve_restart(struct serve *serve);
 /* The two halves of that. */

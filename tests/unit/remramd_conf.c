@@ -77,25 +77,29 @@ static void bad_file(const char *file_text, const char *want)
 	ck_assert_str_eq(err.text + strlen(path), want);
 }
 
-static void address_is(unsigned idx, const char *host, unsigned port)
+static void host_is(const struct address *address, const char *host, unsigned port)
 {
-	const struct sockaddr_storage *addr = &conf.listen[idx].addr;
-	const struct sockaddr_in *in4 = (const struct sockaddr_in *)addr;
-	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
+	const struct sockaddr_in *in4 = (const struct sockaddr_in *)&address->addr;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address->addr;
 	char text[INET6_ADDRSTRLEN];
 
-	ck_assert_uint_lt(idx, conf.listen_count);
-	if (addr->ss_family == AF_INET) {
+	if (address->addr.ss_family == AF_INET) {
 		ck_assert_ptr_nonnull(inet_ntop(AF_INET, &in4->sin_addr, text, sizeof(text)));
 		ck_assert_uint_eq(ntohs(in4->sin_port), port);
-		ck_assert_uint_eq(conf.listen[idx].addr_len, sizeof(*in4));
+		ck_assert_uint_eq(address->addr_len, sizeof(*in4));
 	} else {
-		ck_assert_int_eq(addr->ss_family, AF_INET6);
+		ck_assert_int_eq(address->addr.ss_family, AF_INET6);
 		ck_assert_ptr_nonnull(inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text)));
 		ck_assert_uint_eq(ntohs(in6->sin6_port), port);
-		ck_assert_uint_eq(conf.listen[idx].addr_len, sizeof(*in6));
+		ck_assert_uint_eq(address->addr_len, sizeof(*in6));
 	}
 	ck_assert_str_eq(text, host);
+}
+
+static void address_is(unsigned idx, const char *host, unsigned port)
+{
+	ck_assert_uint_lt(idx, conf.listen_count);
+	host_is(&conf.listen[idx], host, port);
 }
 
 START_TEST(defaults)
@@ -255,6 +259,12 @@ START_TEST(good_addresses)
 	address_is(0, "127.0.0.1", 10819);
 	address_is(1, "::1", 10819);
 	address_is(2, "127.0.0.1", 1);
+	good(POOL "--nbd 127.0.0.1 --nbd [::1] --nbd unix:/run/nbd --nbd 127.0.0.1:1", NULL);
+	ck_assert_uint_eq(conf.nbd_count, 4);
+	host_is(&conf.nbd[0], "127.0.0.1", 10809);
+	host_is(&conf.nbd[1], "::1", 10809);
+	ck_assert_int_eq(conf.nbd[2].addr.ss_family, AF_UNIX);
+	host_is(&conf.nbd[3], "127.0.0.1", 1);
 	good(POOL "--listen [::ffff:127.0.0.1]:7", NULL);
 	good(POOL "--insecure --listen 0.0.0.0:7 --listen [::]:7 --listen 192.0.2.1:7", NULL);
 	ck_assert_uint_eq(conf.listen_count, 3);
