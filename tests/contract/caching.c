@@ -151,8 +151,7 @@ static struct handle *open_r(unsigned flags)
 static void read_in_order(struct handle *handle, uint32_t len)
 {
 	for (uint32_t off = 0; off < len; off += PIECE)
-		ck_assert_int_eq(
-		    rig_read(rig.loops[0], &handle->store, off, back + off, PIECE), 0);
+		ck_assert_int_eq(rig_read(rig.loops[0], &handle->store, off, back + off, PIECE), 0);
 	ck_assert_int_eq(memcmp(back, data, len), 0);
 }
 
@@ -258,8 +257,7 @@ END_TEST
 
 START_TEST(writers_wait_while_something_is_too_old)
 {
-	struct rig_req late = {
-	    .req = {.op = STORE_WRITE, .off = MIB, .len = 4096, .buf = data}};
+	struct rig_req late = {.req = {.op = STORE_WRITE, .off = MIB, .len = 4096, .buf = data}};
 	struct rig_wait *wait;
 	struct handle *handle;
 
@@ -307,10 +305,90 @@ START_TEST(writers_wait_when_too_much_is_not_there)
 	rig_end(wait);
 	for (unsigned i = 0; i < WRITES; i++) {
 		ck_assert_int_eq(writes[i].err, 0);
-		rig_expect(
-		    rig.loops[0], &handle->store, (uint64_t)i * MIB, MIB, data + 100 + i);
+		rig_expect(rig.loops[0], &handle->store, (uint64_t)i * MIB, MIB, data + 100 + i);
 	}
 	client_close_handle(&top, handle);
+	end();
+}
+END_TEST
+
+/* ---- reads beside write-back ---- */
+
+/* A read that is answered by the donor, and what was written back before its answer. */
+struct beside {
+	struct store_req req;
+	struct store *store;
+	uint64_t writer; /* the region that is written back */
+	uint64_t pushing; /* bytes in flight when it was sent */
+	uint64_t pushed, dirty; /* bytes at the donor since, and not there yet, at its end */
+	_Atomic int err; /* 1 until done */
+};
+
+static struct cache_status status_of(uint64_t id)
+{
+	struct managed_region region;
+
+	ck_assert_int_eq(managed_find(top.pool, id, &region), 0);
+	return region.cache;
+}
+
+static void beside_done(struct store_req *req, int result)
+{
+	struct beside *beside = (struct beside *)req;
+	struct cache_status status = status_of(beside->writer);
+
+	beside->pushed = status.pushed - beside->pushed;
+	beside->dirty = status.dirty;
+	beside->err = result;
+}
+
+static void beside_begin(void *ctx)
+{
+	struct beside *beside = ctx;
+	struct cache_status status = status_of(beside->writer);
+
+	beside->pushing = status.pushing;
+	beside->pushed = status.pushed;
+	store_submit(beside->store, &beside->req);
+}
+
+/* On a narrow link: a read goes behind what is on its way, and that is little, however much is to be pushed. */
+START_TEST(a_read_does_not_wait_for_write_back)
+{
+	enum { READS = 6, WRITTEN = 32 * MIB, ON_ITS_WAY = 4 * MIB };
+	struct handle *reader, *writer;
+
+	begin("cache=memory,pull=none,push_interval=0");
+	proxy_tell(&proxy, "bandwidth 8388608");
+	reader = open_r(POOL_READ);
+	writer = client_create(&top, "w");
+	for (uint64_t off = 0; off < WRITTEN; off += MIB)
+		ck_assert_int_eq(rig_write(rig.loops[0], &writer->store, off, data, MIB, 0), 0);
+	for (unsigned i = 0; i < READS; i++) {
+		struct beside beside = {
+		    .req = {.op = STORE_READ,
+			.off = (uint64_t)i * MIB,
+			.len = 4096,
+			.buf = back,
+			.done = beside_done},
+		    .store = &reader->store,
+		    .writer = writer->region_id,
+		    .err = 1,
+		};
+
+		rig_call(rig.loops[0], beside_begin, &beside);
+		for (unsigned tries = 0; tries < WAIT_TRIES && beside.err == 1; tries++)
+			usleep(WAIT_US);
+		ck_assert_int_eq(beside.err, 0);
+		ck_assert_int_eq(memcmp(back, data + i, 4096), 0);
+		ck_assert_uint_gt(beside.pushing, 0);
+		ck_assert_uint_le(beside.pushing, ON_ITS_WAY);
+		ck_assert_uint_le(beside.pushed, beside.pushing);
+		ck_assert_uint_gt(beside.dirty, 0); /* else this shows nothing */
+	}
+	proxy_tell(&proxy, "bandwidth 0");
+	client_close_handle(&top, reader);
+	client_close_handle(&top, writer);
 	end();
 }
 END_TEST
@@ -319,7 +397,8 @@ int main(void)
 {
 	const TTest *const tests[] = {every_option_arrives, what_waits_stays,
 	    readers_in_order_are_followed_by_default, the_first_bytes_are_here,
-	    writers_wait_while_something_is_too_old, writers_wait_when_too_much_is_not_there};
+	    writers_wait_while_something_is_too_old, writers_wait_when_too_much_is_not_there,
+	    a_read_does_not_wait_for_write_back};
 	Suite *s = suite_create("caching");
 	TCase *tc = tcase_create("options");
 	SRunner *runner;

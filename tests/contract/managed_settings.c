@@ -38,8 +38,7 @@ static void set_durability(const char *text)
 
 static int clear(const char *name)
 {
-	struct pool_req req = {
-	    .op = POOL_REMOVEXATTR, .id = mr_id_of(&mr.top, "r"), .name = name};
+	struct pool_req req = {.op = POOL_REMOVEXATTR, .id = mr_id_of(&mr.top, "r"), .name = name};
 
 	return client_ask(&mr.top, &req);
 }
@@ -136,8 +135,7 @@ START_TEST(a_flush_job_pushes_whatever_is_promised)
 	mr_begin();
 	handle = client_create(&mr.top, "r");
 	for (unsigned i = 0; i < (mr.has_dir ? 2 : 1); i++) {
-		struct ask ask = {
-		    .job = {.id = handle->region_id, .done = job_done}, .err = 1};
+		struct ask ask = {.job = {.id = handle->region_id, .done = job_done}, .err = 1};
 
 		set_durability(names[i]);
 		ck_assert(flush_leaves(handle));
