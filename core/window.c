@@ -7,7 +7,7 @@
  * A sample of the rate is what was delivered while a request was in flight, over the time that took; rates
  * that the user limits by sending less are lower than the path's, which is why the maximum counts.
  *
- * Probing for the round trip: PROBE_NONE → (an epoch has seen no short answer) PROBE_DRAINS → (nothing is in flight,
+ * Probing for the round trip: PROBE_NONE → (nothing went alone for an epoch) PROBE_DRAINS → (nothing is in flight,
  * the next one is sent) PROBE_ALONE → (it is answered) PROBE_NONE.  Users may send without asking (a read that
  * somebody waits for): a window that does not drain for that reason is opened again after two round trips.
  *
@@ -45,8 +45,11 @@ void window_sent(struct window *window, struct window_mark *mark, uint64_t bytes
 	mark->start_ns = now_ns;
 	mark->delivered = window->delivered;
 	mark->bytes = bytes;
-	if (window->probe == PROBE_DRAINS && window->in_flight == 0)
-		window->probe = PROBE_ALONE;
+	if (window->in_flight == 0) {
+		window->alone = true;
+		if (window->probe == PROBE_DRAINS)
+			window->probe = PROBE_ALONE;
+	}
 	window->in_flight += bytes;
 }
 
@@ -67,12 +70,11 @@ uint64_t window_rate(const struct window *window)
 static void measure_rtt(struct window *window, uint64_t rtt, uint64_t now_ns)
 {
 	if (now_ns - window->rtt_epoch_ns > 5 * SECOND) {
-		uint64_t before = window->rtt_before_ns;
-
-		if (before && window->rtt_ns > before + before / 8) {
+		if (!window->alone) {
 			window->probe = PROBE_DRAINS;
 			window->probe_until_ns = now_ns + 2 * window->rtt_ns;
 		}
+		window->alone = false;
 		window->rtt_before_ns = window->rtt_ns;
 		window->rtt_ns = 0;
 		window->rtt_epoch_ns = now_ns;

@@ -176,6 +176,27 @@ START_TEST(follows_the_distance)
 }
 END_TEST
 
+/* Twice everything stands still for a while: what was slow only then is forgotten. */
+START_TEST(forgets_stalls)
+{
+	struct path path;
+
+	begin(&path, 10 * MS, 8000000, MS);
+	run(&path, 3000 * MS);
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned j = 0; j < path.count; j++)
+			path.queue[(path.first + j) % QUEUE].at_ns += 7000 * MS;
+		path.busy_ns += 7000 * MS;
+		run(&path, 7100 * MS);
+	}
+	run(&path, 30000 * MS);
+	for (unsigned i = 0; i < 20; i++) {
+		run(&path, 1000 * MS);
+		is_near_product(&path);
+	}
+}
+END_TEST
+
 /* Others send all the time, and do not ask: the window is not closed for long. */
 START_TEST(never_alone)
 {
@@ -216,6 +237,7 @@ int main(void)
 	tcase_add_test(tcase, follows_the_path);
 	tcase_add_loop_test(tcase, stays_near_the_product, 0, count);
 	tcase_add_test(tcase, follows_the_distance);
+	tcase_add_test(tcase, forgets_stalls);
 	tcase_add_test(tcase, never_alone);
 	tcase_add_test(tcase, no_distance);
 	suite_add_tcase(suite, tcase);
