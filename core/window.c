@@ -7,6 +7,10 @@
  * A sample of the rate is what was delivered while a request was in flight, over the time that took; rates
  * that the user limits by sending less are lower than the path's, which is why the maximum counts.
  *
+ * Probing for the round trip: PROBE_NONE → (nothing went alone for an epoch) PROBE_DRAINS → (nothing is in flight,
+ * the next one is sent) PROBE_ALONE → (it is answered) PROBE_NONE.  Users may send without asking (a read that
+ * somebody waits for): a window that does not drain for that reason is opened again after two round trips.
+ *
  * Invariant: in_flight is the sum of the bytes of marks sent and not answered.
  */
 #include "core/window.h"
@@ -31,7 +35,9 @@ void window_init(struct window *window, uint64_t max)
 
 bool window_open(const struct window *window, uint64_t bytes)
 {
-	return window->in_flight == 0 || window->in_flight + bytes <= window->size;
+	if (window->in_flight == 0)
+		return true;
+	return window->probe == PROBE_NONE && window->in_flight + bytes <= window->size;
 }
 
 void window_sent(struct window *window, struct window_mark *mark, uint64_t bytes, uint64_t now_ns)
@@ -39,6 +45,11 @@ void window_sent(struct window *window, struct window_mark *mark, uint64_t bytes
 	mark->start_ns = now_ns;
 	mark->delivered = window->delivered;
 	mark->bytes = bytes;
+	if (window->in_flight == 0) {
+		window->alone = true;
+		if (window->probe == PROBE_DRAINS)
+			window->probe = PROBE_ALONE;
+	}
 	window->in_flight += bytes;
 }
 
@@ -59,6 +70,11 @@ uint64_t window_rate(const struct window *window)
 static void measure_rtt(struct window *window, uint64_t rtt, uint64_t now_ns)
 {
 	if (now_ns - window->rtt_epoch_ns > 5 * SECOND) {
+		if (!window->alone) {
+			window->probe = PROBE_DRAINS;
+			window->probe_until_ns = now_ns + 2 * window->rtt_ns;
+		}
+		window->alone = false;
 		window->rtt_before_ns = window->rtt_ns;
 		window->rtt_ns = 0;
 		window->rtt_epoch_ns = now_ns;
@@ -104,6 +120,9 @@ void window_answered(
 
 	assert(window->in_flight >= mark->bytes);
 	window->in_flight -= mark->bytes;
+	if (window->probe == PROBE_ALONE ||
+	    (window->probe == PROBE_DRAINS && now_ns > window->probe_until_ns))
+		window->probe = PROBE_NONE;
 	if (!ok)
 		return;
 	window->delivered += mark->bytes;

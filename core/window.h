@@ -7,6 +7,10 @@
  * last ten seconds.  It starts by doubling, until doubling brings no more.  The allowance beyond the
  * product is small, so that what is in flight does not queue: others share the connection.
  *
+ * A user who keeps the window full sees no answer but behind its own queue, and the window would follow what it
+ * has made itself.  So when nothing has been in flight alone for five seconds, the window closes until nothing is, lets
+ * one request through, and goes on when it is answered.
+ *
  * Pure arithmetic on the times that it is given; no thread rules but one user at a time.
  */
 #ifndef REMRAM_CORE_WINDOW_H
@@ -24,6 +28,9 @@ struct window {
 	uint64_t epoch_ns; /* when this epoch began */
 	uint64_t rtt_ns, rtt_before_ns; /* shortest of this and of the last five seconds; 0: none */
 	uint64_t rtt_epoch_ns;
+	bool alone; /* in this epoch something was sent while nothing else was in flight */
+	enum window_probe { PROBE_NONE, PROBE_DRAINS, PROBE_ALONE } probe;
+	uint64_t probe_until_ns; /* PROBE_DRAINS: when it is given up, as others go on sending */
 	bool starting; /* still doubling */
 	unsigned flat_rounds; /* in which the rate did not grow while starting */
 	uint64_t round_end; /* of this round, in delivered bytes */

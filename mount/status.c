@@ -116,6 +116,13 @@ static void print_process(const struct status *status, FILE *out)
 	putc('\n', out);
 }
 
+static const char *connection_text(const char *state)
+{
+	if (!strcmp(state, "waiting"))
+		return "LOST, requests wait";
+	return strcmp(state, "failed") ? state : "GIVEN UP, all requests fail";
+}
+
 static void print_connection(const struct json *conn, FILE *out)
 {
 	const char *state = json_string(json_find(conn, "state"), "?");
@@ -125,7 +132,7 @@ static void print_connection(const struct json *conn, FILE *out)
 	double conns = json_number(json_find(conn, "conns"), 1);
 	char text[STATUS_TIME_MAX];
 
-	fprintf(out, LABEL "%s", "donor", strcmp(state, "waiting") ? state : "LOST, requests wait");
+	fprintf(out, LABEL "%s", "donor", connection_text(state));
 	if (peer)
 		fprintf(out, "%s %s", strcmp(state, "connected") ? ":" : " to", peer);
 	if (since)

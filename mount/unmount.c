@@ -495,7 +495,7 @@ static int unmount_dead(struct job *job, char *note, struct err *err)
 	if (job->mounted && job->state.pid)
 		snprintf(note, ERR_TEXT_MAX,
 		    "%s: its daemon (process %d) had died; cleaned up, data that it had not sent "
-		    "is lost",
+		    "is lost, but for what its cache directory has (if it had cache=DIRECTORY)",
 		    job->how->dir, (int)job->state.pid);
 	else if (job->mounted)
 		snprintf(note, ERR_TEXT_MAX, "%s: its daemon had died; cleaned up", job->how->dir);

@@ -24,7 +24,7 @@ case $SAN in
 address,undefined) [[ $# -gt 0 ]] || set -- '^unit/' "$CONTRACTS" '^contract/nbd_(abuse|commands)' '^e2e/1[0-5]' '^e2e/26' '^e2e/40' '^e2e/76' ;;
 # What has threads.
 thread) [[ $# -gt 0 ]] || set -- '^unit/(blk|conn(_end|_pipe)?|control|file|log|loop|managed_control|workers)$' \
-	'^contract/(lease|managed(_job|_life)?|peer_conns|peer_conns_donor|peer_donor|server|server_session)$' '^e2e/1[0-2]' ;;
+	'^contract/(lease|managed(_job|_life|_settings)?|caching|peer_conns|peer_conns_donor|peer_donor|server|server_session)$' '^e2e/1[0-2]' ;;
 *) die "$SAN: address,undefined or thread" ;;
 esac
 export O=build-${SAN//,/-}

@@ -143,7 +143,7 @@ remram_client_pid() {
 	local proc
 	for proc in /proc/[0-9]*; do
 		if [[ $proc/exe -ef $BUILD/remram ]] &&
-			tr '\0' '\n' <"$proc/cmdline" 2>/dev/null | grep -qxF "$1"; then
+			tr '\0' '\n' <"$proc/cmdline" 2>/dev/null | grep -xF "$1" >/dev/null; then
 			echo "${proc#/proc/}"
 		fi
 	done

@@ -83,7 +83,7 @@ lint_words() {
 	! files '*.c' '*.h' '*.sh' '*.md' Makefile | xargs grep -nE '\<(TO''DO|FIX''ME|XX''X)\>' || found=1
 	# The first line may be the interpreter's.
 	while read -r file; do
-		head -n 3 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || {
+		head -n 3 "$file" | grep 'SPDX-License-Identifier: Apache-2.0' >/dev/null || {
 			echo "$file: no SPDX line"
 			found=1
 		}

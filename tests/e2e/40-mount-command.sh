@@ -23,7 +23,7 @@ exits() {
 }
 
 status_says() {
-	"$REMRAM" status "$M" | grep -q "$1"
+	"$REMRAM" status "$M" | grep -e "$1" >/dev/null
 }
 
 nothing_left() {
@@ -199,7 +199,7 @@ is "working directory" "$(readlink "/proc/$pid/cwd")" /
 for fd in 0 1 2; do
 	is "descriptor $fd" "$(readlink "/proc/$pid/fd/$fd")" /dev/null
 done
-find "/proc/$pid/fd" -lname "$T/caller" | grep -q . && fail "the caller's file is open in the daemon"
+is "the caller's file, open in the daemon" "$(run find "/proc/$pid/fd" -lname "$T/caller")" ""
 is "session" "$(ps -o sid= -p "$pid" | tr -d ' ')" "$pid"
 umount_dir "$M"
 

@@ -19,7 +19,7 @@ sysfs() {
 }
 
 status_says() {
-	"$REMRAM" status "$M" | grep -q "$1"
+	"$REMRAM" status "$M" | grep -e "$1" >/dev/null
 }
 
 no_loops() {

@@ -19,7 +19,7 @@ swap_line() {
 }
 
 status_says() {
-	"$REMRAM" status "$M" | grep -q "$1"
+	"$REMRAM" status "$M" | grep -e "$1" >/dev/null
 }
 
 cgroup_limit_file() {

@@ -117,6 +117,26 @@ if cgroup_available; then
 	umount_dir "$M"
 fi
 
+# What umount -f tells the daemon; whoever holds a file open keeps the mount all the same.
+for options in read_ahead=0 cache=memory; do
+	step "a connection that was given up is shown as such: $options"
+	mount_pool ram "$M" -o "$options"
+	talk holder "$TOOLS/fileop" --read "$M/a" -
+	tell holder verify 0 4096 1
+	run "$TOOLS/ask" "$(run_dir "$M")/control" forget-donor >/dev/null
+	tell holder drop
+	[[ $options != read_ahead=0 ]] || tell holder expect EIO read 512K 4096
+	status
+	is "state" "$(of .state)" live
+	is "connection" "$(of .daemon.connection.state)" failed
+	contains "for people" "$(run "$REMRAM" status "$M")" "donor       GIVEN UP, all requests fail: 127.0.0.1:$DONOR_PORT for "
+	doctor
+	is "donor" "$(found donor)" fail
+	contains "the doctor's words" "$(cat "$T/doctor")" "not connected (failed)"
+	hang_up holder
+	umount_dir "$M" -f
+done
+
 step "a daemon that does not answer is shown as such"
 mount_pool ram "$M"
 kill -STOP "$(daemon_pid "$M")"

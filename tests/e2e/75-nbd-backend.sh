@@ -286,7 +286,7 @@ refused "conns=99: a number from 1 to 16" "$REMRAM" mount "$URI/a?conns=99" "$M"
 refused "colour" "$REMRAM" mount "$URI/a?colour=red" "$M"
 server_kill
 step "without libnbd: everything else works, and a source that needs it says what is missing"
-library=$(ldconfig -p | awk '$1 == "libnbd.so.0" { print $NF; exit }')
+library=$(ldconfig -p | awk '$1 == "libnbd.so.0" && !seen++ { print $NF }')
 # In a mount namespace of its own the library is an empty file.
 # shellcheck disable=SC2016 # the inner shell expands them
 without_library=(unshare --mount sh -c 'mount --bind /dev/null "$1" && shift && exec "$@"' sh "$library")

@@ -103,7 +103,7 @@ e2e_processes() {
 		pid=${file#/proc/}
 		pid=${pid%/cmdline}
 		[[ $pid != "$$" && $pid != "$BASHPID" ]] || continue
-		if { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -qF -- "$1"; then
+		if { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -F -- "$1" >/dev/null; then
 			echo "$pid"
 		fi
 	done

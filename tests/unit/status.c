@@ -135,6 +135,11 @@ START_TEST(sparse)
 	daemon_says("{\"connection\":{\"state\":\"waiting\",\"peer\":\"h:1\",\"since_ms\":4000}}");
 	print(status_print);
 	has("donor       LOST, requests wait: h:1 for 4.0 s\n");
+
+	status_fini(&status);
+	daemon_says("{\"connection\":{\"state\":\"failed\",\"peer\":\"h:1\",\"since_ms\":4000}}");
+	print(status_print);
+	has("donor       GIVEN UP, all requests fail: h:1 for 4.0 s\n");
 }
 END_TEST
 

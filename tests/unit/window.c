@@ -21,6 +21,7 @@ struct path {
 	uint64_t burst_ns; /* answers are given at multiples of this */
 	uint64_t busy_ns; /* the line is busy until then */
 	uint64_t delivered;
+	uint64_t others; /* bytes that are sent for each request that ends, without asking */
 	struct request {
 		struct window_mark mark;
 		uint64_t at_ns; /* when its answer is there */
@@ -28,21 +29,25 @@ struct path {
 	unsigned first, count;
 };
 
+static void send_one(struct path *path, uint64_t bytes)
+{
+	struct request *req = &path->queue[(path->first + path->count++) % QUEUE];
+	uint64_t arrives = path->now_ns + path->rtt_ns;
+
+	rig_check(path->count < QUEUE, "too much is in flight");
+	if (path->busy_ns < arrives)
+		path->busy_ns = arrives;
+	path->busy_ns += bytes * 1000000000 / path->rate;
+	req->at_ns = (path->busy_ns + path->burst_ns - 1) / path->burst_ns * path->burst_ns;
+	window_sent(&path->window, &req->mark, bytes, path->now_ns);
+}
+
 static void send_all(struct path *path)
 {
 	uint64_t unit = window_unit(&path->window);
 
-	while (window_open(&path->window, unit)) {
-		struct request *req = &path->queue[(path->first + path->count++) % QUEUE];
-		uint64_t arrives = path->now_ns + path->rtt_ns;
-
-		rig_check(path->count < QUEUE, "too much is in flight");
-		if (path->busy_ns < arrives)
-			path->busy_ns = arrives;
-		path->busy_ns += unit * 1000000000 / path->rate;
-		req->at_ns = (path->busy_ns + path->burst_ns - 1) / path->burst_ns * path->burst_ns;
-		window_sent(&path->window, &req->mark, unit, path->now_ns);
-	}
+	while (window_open(&path->window, unit))
+		send_one(path, unit);
 }
 
 /* Keeps the window full for that long; how many bytes were delivered. */
@@ -61,6 +66,8 @@ static uint64_t run(struct path *path, uint64_t ns)
 			path->count--;
 			path->delivered += req->mark.bytes;
 			window_answered(&path->window, &req->mark, true, path->now_ns);
+			if (path->others && path->count < QUEUE / 8)
+				send_one(path, path->others);
 		}
 		send_all(path);
 	}
@@ -140,6 +147,73 @@ START_TEST(follows_the_path)
 }
 END_TEST
 
+/* However long it is kept full, it does not follow the queue that it makes itself. */
+START_TEST(stays_near_the_product)
+{
+	struct path path;
+
+	begin(&path, paths[_i].rtt_ns, paths[_i].rate, paths[_i].burst_ns);
+	for (unsigned i = 0; i < 60; i++) {
+		ck_assert_uint_ge(run(&path, 2000 * MS), paths[_i].rate / 100 * 2 * 85);
+		is_near_product(&path);
+	}
+}
+END_TEST
+
+/* Round trips that become longer are believed; that they are shorter shows when the queue was drained. */
+START_TEST(follows_the_distance)
+{
+	struct path path;
+
+	begin(&path, 10 * MS, 500000000, 2 * MS);
+	run(&path, 20000 * MS);
+	path.rtt_ns *= 4;
+	run(&path, 20000 * MS);
+	is_near_product(&path);
+	path.rtt_ns /= 4;
+	run(&path, 15000 * MS);
+	is_near_product(&path);
+}
+END_TEST
+
+/* Twice everything stands still for a while: what was slow only then is forgotten. */
+START_TEST(forgets_stalls)
+{
+	struct path path;
+
+	begin(&path, 10 * MS, 8000000, MS);
+	run(&path, 3000 * MS);
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned j = 0; j < path.count; j++)
+			path.queue[(path.first + j) % QUEUE].at_ns += 7000 * MS;
+		path.busy_ns += 7000 * MS;
+		run(&path, 7100 * MS);
+	}
+	run(&path, 30000 * MS);
+	for (unsigned i = 0; i < 20; i++) {
+		run(&path, 1000 * MS);
+		is_near_product(&path);
+	}
+}
+END_TEST
+
+/* Others send all the time, and do not ask: the window is not closed for long. */
+START_TEST(never_alone)
+{
+	struct path path;
+	uint64_t closed = 0;
+
+	begin(&path, 10 * MS, 500000000, MS);
+	path.others = 64 * 1024;
+	for (unsigned i = 0; i < 60000; i++) {
+		run(&path, MS);
+		closed += path.window.probe != PROBE_NONE;
+	}
+	ck_assert_uint_gt(closed, 0);
+	ck_assert_uint_le(closed, 60000 / 20);
+}
+END_TEST
+
 /* A round trip below what can be measured: the smallest window, and no stall. */
 START_TEST(no_distance)
 {
@@ -161,6 +235,10 @@ int main(void)
 	tcase_add_loop_test(tcase, near_bandwidth_times_round_trip, 0, count);
 	tcase_add_loop_test(tcase, starts_soon, 0, count);
 	tcase_add_test(tcase, follows_the_path);
+	tcase_add_loop_test(tcase, stays_near_the_product, 0, count);
+	tcase_add_test(tcase, follows_the_distance);
+	tcase_add_test(tcase, forgets_stalls);
+	tcase_add_test(tcase, never_alone);
 	tcase_add_test(tcase, no_distance);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
