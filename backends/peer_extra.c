@@ -94,7 +94,7 @@ static void extra_down(struct peer_extra *extra, const struct err *why)
 		    without_address(peer, why->text));
 	extra->told = true;
 	extra->failed = !was_up;
-	if (was_up)
+	if (was_up && extra->served)
 		extra->backoff_ms = LINK_BACKOFF_MIN_MS;
 	loop_timer_set(peer->loop, &extra->timer, in_ms(extra->backoff_ms));
 	extra->backoff_ms =
@@ -111,7 +111,7 @@ static void extra_up(struct peer_extra *extra)
 
 	loop_timer_cancel(&extra->timer);
 	extra->state = LINK_UP;
-	extra->backoff_ms = LINK_BACKOFF_MIN_MS;
+	extra->served = false;
 	extra->failed = false;
 	if (extra->told)
 		log_info("%s: connection %u of %u is there", peer->address, extra->number,
@@ -176,6 +176,7 @@ static int extra_frame(struct conn *conn)
 	if (extra->state == LINK_GREETING)
 		return rep->id == PEER_ID_HELLO && rep->op == FRAME_HELLO ? welcome(extra)
 									  : -EPROTO;
+	extra->served = true;
 	if (rep->id == FRAME_ID_PING) {
 		extra->pinging = false;
 		return 0;

@@ -22,7 +22,8 @@ struct peer_extra {
 	struct loop_fd connecting;
 	struct loop_timer
 	    timer; /* next attempt, or an attempt's time-out; UP: while anything is asked */
-	unsigned backoff_ms;
+	unsigned backoff_ms; /* begins anew when a connection has served */
+	bool served; /* this connection has brought something since its welcome */
 	bool failed; /* an attempt, since it was up */
 	bool told; /* that it is away */
 	uint64_t epoch;
