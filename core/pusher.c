@@ -7,7 +7,7 @@
  * chunk at the head of the dirty list is `interval` old.
  *
  * States: quiet → pushing → quiet; or failing (retry_at_ns set): nothing is pushed before that
- * time, but for a flush, until a push succeeds.
+ * time, but for a flush, until a push succeeds.  What has failed is owed: it does not wait for the interval again.
  */
 #include "core/pusher.h"
 
@@ -34,6 +34,7 @@ struct pusher {
 	uint64_t interval_ns, max_age_ns;
 	uint64_t backoff_ns, retry_at_ns; /* 0: the last push did not fail */
 	int error; /* of the last failure, while retry_at_ns */
+	bool owed; /* something has failed, and not all has been clean since */
 	bool holding, stopped;
 	bool flushing; /* flush is under way */
 	uint64_t flush_at_ns; /* when to flush what is pushed; 0: not set */
@@ -64,6 +65,7 @@ static void failed(struct pusher *pusher, int err)
 	pusher->backoff_ns = backoff > RETRY_MOST ? RETRY_MOST : backoff;
 	pusher->retry_at_ns = loop_now_ns() + pusher->backoff_ns;
 	pusher->error = err;
+	pusher->owed = true;
 }
 
 static void flushed(struct cache_flush *flush, int err)
@@ -131,13 +133,15 @@ static bool is_time(struct pusher *pusher, uint64_t now)
 
 	if (cache_flush_wanted(pusher->cache))
 		return true; /* also if nothing is dirty any more: the cache has to see that */
-	if (dirty == 0)
+	if (dirty == 0) {
+		pusher->owed = pusher->owed && cache_pushing(pusher->cache);
 		return false;
+	}
 	if (pusher->retry_at_ns > now) {
 		set_timer(pusher, pusher->retry_at_ns);
 		return false;
 	}
-	if (cache_push_wanted(pusher->cache) || pusher->retry_at_ns || age >= pusher->interval_ns)
+	if (cache_push_wanted(pusher->cache) || pusher->owed || age >= pusher->interval_ns)
 		return true;
 	set_timer(pusher, now + pusher->interval_ns - age);
 	return false;

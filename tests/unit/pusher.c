@@ -258,6 +258,27 @@ START_TEST(a_flush_ends_if_pushes_fail_at_once)
 }
 END_TEST
 
+/* The donor was full, and has room again: the first push that succeeds is not the last one for an hour. */
+START_TEST(what_has_failed_is_owed)
+{
+	begin(&(struct cache_rig_conf){.size = 16 * MIB, .interval_ms = HOUR / MS});
+	fault_add(cr.remote,
+	    &(struct fault_rule){.kind = FAULT_FAIL, .ops = FAULT_OP(STORE_WRITE), .err = -ENOSPC});
+	for (uint64_t off = 0; off < 16 * MIB; off += MIB)
+		put(off, 64 * KIB);
+	ck_assert_int_eq(sim_op(&sim, cr.store, STORE_FLUSH, 0, 0, NULL, 0), -ENOSPC);
+	ck_assert_uint_eq(status().dirty, MIB);
+	fault_clear(cr.remote);
+	sim_run(&sim, 20 * SECOND);
+	ck_assert_uint_eq(status().dirty, 0);
+	/* All has been clean: the interval counts again. */
+	put(0, 64 * KIB);
+	sim_run(&sim, MINUTE);
+	ck_assert_uint_eq(status().dirty, 64 * KIB);
+	end();
+}
+END_TEST
+
 /* ---- pull orders ---- */
 
 START_TEST(orders_are_read_and_written)
@@ -311,6 +332,7 @@ int main(void)
 	tcase_add_test(tc, a_flush_uses_the_whole_window);
 	tcase_add_test(tc, scattered_blocks_use_the_window_too);
 	tcase_add_test(tc, a_flush_ends_if_pushes_fail_at_once);
+	tcase_add_test(tc, what_has_failed_is_owed);
 	tcase_add_test(tc, orders_are_read_and_written);
 	tcase_add_loop_test(tc, bad_orders_are_refused, 0, 15);
 	suite_add_tcase(suite, tc);
