@@ -256,6 +256,7 @@ managed_rounds() {
 managed_sweep() {
 	[[ -n ${PORT[remram]-} ]] || die "managed regions need the contender remram"
 	mkdir "$GUARD_DIR/managed" "$GUARD_DIR/image"
+	fill remram # others have written to it: fio, swap
 	# What is written is random, and not in the way of the disk.
 	mount -t tmpfs -o "size=$((SIZE + (16 << 20)))" none "$GUARD_DIR/image"
 	guard_add mount "$GUARD_DIR/image"
