@@ -70,7 +70,9 @@ void status_init(
 		free(answer);
 	}
 	if (!status->mounted) {
-		status->health = status->daemon ? STATUS_LEAVING : STATUS_GONE;
+		status->health = status->daemon          ? STATUS_LEAVING
+				 : runstate_alive(state) ? STATUS_SILENT
+							 : STATUS_GONE;
 		snprintf(status->trouble, sizeof(status->trouble), "not mounted any more%s",
 		    status->daemon ? ", but its daemon still has something to do" : "");
 		return;

@@ -15,7 +15,7 @@
 
 enum status_health {
 	STATUS_LIVE, /* mounted, the daemon answers */
-	STATUS_SILENT, /* mounted, the daemon runs but does not answer */
+	STATUS_SILENT, /* the daemon runs but does not answer */
 	STATUS_DEAD, /* mounted, the daemon has ended */
 	STATUS_LEAVING, /* not mounted any more, but the daemon answers */
 	STATUS_GONE, /* neither, but something is left */

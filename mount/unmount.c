@@ -281,13 +281,15 @@ static int drain_failed(const struct job *job, uint64_t dirty, const char *why, 
 	    job->mounted ? "unmounts" : "ends the daemon");
 }
 
-static bool donor_is_away(const struct job *job)
+/* Whether the donor can't be reached; *ret_dirty: what the daemon has for it. */
+static bool donor_is_away(const struct job *job, uint64_t *ret_dirty)
 {
 	struct err ignored;
 	struct json *doc = ask_status(job, &ignored);
 	const char *state = json_string(json_find(doc, "connection.state"), "connected");
 	bool away = strcmp(state, "connected") != 0;
 
+	*ret_dirty = (uint64_t)json_number(json_find(doc, "cache.dirty"), 0);
 	json_destroy(doc);
 	return away;
 }
@@ -324,7 +326,7 @@ static int drain(const struct job *job, struct err *err)
 	while ((res = drain_once(job, &dirty, err)) == 1) {
 		if (job->how->interrupted && *job->how->interrupted)
 			res = err_set(err, -EINTR, "interrupted");
-		else if (!donor_is_away(job))
+		else if (!donor_is_away(job, &dirty))
 			away = 0;
 		else if (++away * DRAIN_MS >= AWAY_MS)
 			res = drain_failed(job, dirty, "it cannot be reached", err);
@@ -398,19 +400,6 @@ static int unmount_force(struct job *job, struct err *err)
 
 /* ---- one that is leaving ------------------------------------------------------------------------ */
 
-/* What the daemon has for the donor; *ret_away: that is not there. */
-static uint64_t ask_dirty(const struct job *job, bool *ret_away)
-{
-	struct err ignored;
-	struct json *doc = ask_status(job, &ignored);
-	uint64_t dirty = (uint64_t)json_number(json_find(doc, "cache.dirty"), 0);
-
-	*ret_away =
-	    strcmp(json_string(json_find(doc, "connection.state"), "connected"), "connected") != 0;
-	json_destroy(doc);
-	return dirty;
-}
-
 /* Until the daemon has ended: as long as it has something to push to a donor that is there. */
 static int wait_leaving(const struct job *job, struct err *err)
 {
@@ -422,7 +411,7 @@ static int wait_leaving(const struct job *job, struct err *err)
 
 	progress_begin(&progress, stderr, "pushing", false);
 	while (res == 0 && !wait_daemon(job->how, job->state.pid, DRAIN_MS)) {
-		dirty = ask_dirty(job, &is_away);
+		is_away = donor_is_away(job, &dirty);
 		away = dirty && is_away ? away + 1 : 0;
 		if (dirty > most)
 			most = dirty;

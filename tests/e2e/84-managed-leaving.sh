@@ -41,6 +41,10 @@ contains "status" "$(run "$REMRAM" status "$M")" "umount.remram $M"
 is "what is dirty" "$(run "$REMRAM" status --json "$M" | jq .[0].daemon.cache.dirty)" $((2 << 20))
 contains "top" "$(run "$REMRAM" top --once)" "NOT MOUNTED any more, its daemon is leaving"
 
+kill -STOP "$PID"
+is "what status calls one that does not answer" "$(health)" silent
+kill -CONT "$PID"
+
 step "umount.remram refuses to lose it"
 refused "2097152 bytes that were written here are not at the donor" "$REMRAM" umount "$M"
 kill -0 "$PID" || fail "the daemon has ended"
