@@ -182,6 +182,8 @@ struct cache_flush {
 /* Everything dirty in the range now will be pushed (CACHE_REMOTE) or is on disk (CACHE_LOCAL) when done
  * gets 0.  Does not consume any handle's error. */
 void cache_flush(struct cache *cache, struct cache_flush *flush);
+/* Nobody waits for it any more: true, and its done will not be called; false: it is done, or about to be. */
+bool cache_flush_cancel(struct cache *cache, struct cache_flush *flush);
 
 /* Gives the local bytes of whole clean chunks in [off, off+len) back, at once; what is dirty, pinned, in
  * use, not flushed by the remote, or dirty as far as the index knows, stays.  Returns the bytes given back.

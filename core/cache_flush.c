@@ -343,6 +343,11 @@ void cache_flush(struct cache *cache, struct cache_flush *flush)
 		flush->done(flush, 0);
 }
 
+bool cache_flush_cancel(struct cache *cache, struct cache_flush *flush)
+{
+	return line_remove(&cache->remote_line, flush) || line_remove(&cache->local_line, flush);
+}
+
 void cache_flush_pushed(struct cache *cache, struct cache_flush *flush)
 {
 	/* A range without blocks: nothing has to be pushed for it. */
@@ -395,8 +400,7 @@ void flush_fua(struct cache_op *op)
 
 void flush_interrupt(struct cache_op *op)
 {
-	if (op->kind == OP_OTHER && (line_remove(&op->cache->remote_line, &op->flush) ||
-					line_remove(&op->cache->local_line, &op->flush)))
+	if (op->kind == OP_OTHER && cache_flush_cancel(op->cache, &op->flush))
 		op_complete(op, -EINTR);
 }
 

@@ -133,7 +133,7 @@ struct cache_op {
 	uint64_t dirtying; /* blocks charged to the group's bound on dirty ones */
 	uint8_t *buf; /* of the group's pool, or NULL */
 	uint8_t *data; /* FETCH: where the bytes go */
-	void *tag; /* FETCH of a puller */
+	uint64_t tag; /* FETCH of a puller */
 	int err;
 	uint64_t fill_pos; /* FETCH: blocks before it are filled */
 	int fill_err; /* FETCH: why the local store did not take it */

@@ -27,7 +27,7 @@ void cache_set_pusher(struct cache *cache, const struct cache_pusher_ops *ops, v
 static void pulled(struct cache_op *op, int err)
 {
 	struct cache *cache = op->cache;
-	void *tag = op->tag;
+	uint64_t tag = op->tag;
 	uint64_t off = op->lo << BLOCK_SHIFT, len = (op->hi - op->lo) << BLOCK_SHIFT;
 
 	op_buffer_put(op);
@@ -59,7 +59,7 @@ static uint64_t first_absent(struct cache *cache, uint64_t lo, uint64_t hi, bool
 }
 
 enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint64_t most,
-    bool evict, void *tag, uint64_t *ret_off, uint64_t *ret_len)
+    bool evict, uint64_t tag, uint64_t *ret_off, uint64_t *ret_len)
 {
 	uint64_t end = min_u64(len > UINT64_MAX - off ? UINT64_MAX : off + len, cache->size);
 	uint64_t lo = off >> BLOCK_SHIFT, hi = min_u64(blocks_up(end), cache->span);

@@ -21,7 +21,7 @@ struct cache_puller_ops {
 	/* A foreground READ of [off, off+len) was submitted. */
 	void (*read)(void *ctx, uint64_t off, uint64_t len);
 	/* A pull that cache_pull started has ended; its blocks may be resident or not. */
-	void (*pulled)(void *ctx, void *tag, uint64_t off, uint64_t len, int err);
+	void (*pulled)(void *ctx, uint64_t tag, uint64_t off, uint64_t len, int err);
 	/* Something changed that a pump that could not go on may wait for: a buffer, room, a fetch of somebody
 	 * else, the remote. */
 	void (*kick)(void *ctx);
@@ -41,10 +41,10 @@ enum cache_pull {
 };
 
 /* Starts to fetch the first absent blocks in [off, off+len), at most `most` bytes of them, with
- * STORE_BACKGROUND.  evict: others may be evicted for it.  STARTED and NOTHING set *ret_off and *ret_len
- * (NOTHING: len 0). */
+ * STORE_BACKGROUND.  evict: others may be evicted for it.  tag is told to pulled.
+ * STARTED and NOTHING set *ret_off and *ret_len (NOTHING: len 0). */
 enum cache_pull cache_pull(struct cache *cache, uint64_t off, uint64_t len, uint64_t most,
-    bool evict, void *tag, uint64_t *ret_off, uint64_t *ret_len);
+    bool evict, uint64_t tag, uint64_t *ret_off, uint64_t *ret_len);
 
 /* How the remote's space is laid out, asked for with STORE_EXTENTS.  One at a time per pump. */
 struct cache_scan {

@@ -169,6 +169,8 @@ void managed_cancel(struct pool *pool, struct managed_job *job)
 		puller_cancel(job->entry->puller, &job->pull);
 	else if (job->pulls)
 		entry_unwant(job->entry, &job->want);
+	else if (job->running && cache_flush_cancel(job->entry->cache, &job->flush))
+		flush_committed(&job->commit, -ECANCELED);
 }
 
 void managed_progress(struct managed_job *job)

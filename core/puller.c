@@ -84,7 +84,7 @@ static void scan_start(struct puller *puller, uint64_t *known, uint64_t end)
 static enum step range_pull(struct puller *puller, uint64_t *pos, uint64_t *known, uint64_t end,
     uint64_t unit, struct pull_job *job)
 {
-	void *tag = job ? (void *)job : &puller->plan_tag;
+	uint64_t tag = job ? job->tag : TAG_PLAN;
 	uint64_t ahead = 2 * cache_pull_window(puller->cache)->size, off, len;
 	enum cache_pull outcome;
 
@@ -133,24 +133,25 @@ static void job_end(struct puller *puller, struct pull_job *job, int err)
 	job->done(job, err);
 }
 
-/* Whether nothing of the job is on its way.  What is being started is not counted yet (range_pull), although it may
- * have ended. */
-static bool job_is_idle(const struct puller *puller, const struct pull_job *job)
+/* Ends a job that can't go on; what is on its way for it goes on, and is nobody's.  One that is being started
+ * (range_pull) ends after that. */
+static void job_fail(struct puller *puller, struct pull_job *job, int err)
 {
-	return job->in_flight == 0 && puller->starting != job;
+	if (puller->starting == job)
+		job->err = err;
+	else
+		job_end(puller, job, err);
 }
 
 /* Goes on with a job, which may end. */
 static enum step job_pull(struct puller *puller, struct pull_job *job, uint64_t unit)
 {
-	enum step step;
+	enum step step = range_pull(puller, &job->pos, &job->known, job->end, unit, job);
 
-	if (job->err) { /* it waits for what is in flight */
-		if (job->in_flight == 0)
-			job_end(puller, job, job->err);
-		return STEP_WAIT;
+	if (job->err) {
+		job_end(puller, job, job->err);
+		return step;
 	}
-	step = range_pull(puller, &job->pos, &job->known, job->end, unit, job);
 	if (step == STEP_STARTED)
 		job->started = true;
 	job->left = job->end - job->pos + job->in_flight;
@@ -169,13 +170,17 @@ static enum step job_pull(struct puller *puller, struct pull_job *job, uint64_t 
 	return STEP_WAIT;
 }
 
-static void job_pulled(struct puller *puller, struct pull_job *job, uint64_t len, int err)
+static void job_pulled(struct puller *puller, uint64_t tag, uint64_t len, int err)
 {
+	struct pull_job *job = puller->jobs;
+
+	while (job && job->tag != tag)
+		job = job->next;
+	if (!job)
+		return; /* it has ended meanwhile */
 	job->in_flight -= len;
-	if (err && !job->err)
-		job->err = err;
-	if (job->err && job_is_idle(puller, job))
-		job_end(puller, job, job->err);
+	if (err)
+		job_fail(puller, job, err);
 }
 
 /* ---- the plan ---- */
@@ -348,14 +353,14 @@ static void expired(struct loop_timer *timer)
 
 /* ---- what the cache tells ---- */
 
-static void on_pulled(void *ctx, void *tag, uint64_t off, uint64_t len, int err)
+static void on_pulled(void *ctx, uint64_t tag, uint64_t off, uint64_t len, int err)
 {
 	struct puller *puller = ctx;
 
 	puller->in_flight -= len;
-	if (tag == &puller->plan_tag)
+	if (tag == TAG_PLAN)
 		plan_pulled(puller, err);
-	else if (tag)
+	else if (tag != TAG_STREAM)
 		job_pulled(puller, tag, len, err);
 	wake(puller);
 }
@@ -496,6 +501,7 @@ void puller_add(struct puller *puller, struct pull_job *job)
 	job->off = job->off < size ? job->off : size;
 	job->end = job->len && job->len < size - job->off ? job->off + job->len : size;
 	job->pos = job->known = job->off;
+	job->tag = TAG_JOBS + puller->jobs_added++;
 	job->in_flight = 0;
 	job->left = job->end - job->off;
 	job->err = 0;
@@ -518,11 +524,8 @@ void puller_cancel(struct puller *puller, struct pull_job *job)
 
 	while (there && there != job)
 		there = there->next;
-	if (!there)
-		return;
-	job->err = -ECANCELED;
-	if (job_is_idle(puller, job))
-		job_end(puller, job, job->err);
+	if (there)
+		job_fail(puller, job, -ECANCELED);
 }
 
 void puller_wait(struct puller *puller, struct pull_goal *goal)

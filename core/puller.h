@@ -52,21 +52,22 @@ struct pull_job {
 	uint64_t off, len; /* bytes; len 0: to the end of the region */
 	int prio; /* higher first; equal ones in the order in which they were added */
 	/* 0: all of it was resident at some time since (a cache that is too small may have evicted parts);
-	 * or the error of a fetch, or -ECANCELED. */
+	 * or the error of a fetch, or -ECANCELED: then other fetches may still be under way. */
 	void (*done)(struct pull_job *job, int err);
 	/* Readable meanwhile: bytes of the range that are (not) behind it. */
 	uint64_t left;
 	/* Private. */
 	struct pull_job *next;
 	uint64_t pos, end, known;
-	uint64_t in_flight;
+	uint64_t tag, in_flight;
 	int err;
 	bool started;
 	unsigned passes;
 };
 
 void puller_add(struct puller *puller, struct pull_job *job);
-/* done(job, -ECANCELED), now or when its last fetch has ended; nothing if it is done already. */
+/* done(job, -ECANCELED), before it returns unless it is called while a fetch of the job begins; nothing if it is done
+ * already.  What is on its way is fetched, also when the remote is away and it takes long. */
 void puller_cancel(struct puller *puller, struct pull_job *job);
 
 /* Waits until so much of the region is resident (`pull_first`); embedded in the caller. */

@@ -13,6 +13,9 @@
 
 enum { STREAMS = 8 };
 
+/* Whom a pull is for (cache_pull's tag); a job's is never used again, as jobs may end before their pulls. */
+enum { TAG_STREAM, TAG_PLAN, TAG_JOBS };
+
 /* A reader that goes through the region in order. */
 struct stream {
 	uint64_t next; /* where it is expected */
@@ -36,6 +39,7 @@ struct puller {
 
 	struct pull_job *jobs; /* highest priority first */
 	unsigned job_count;
+	uint64_t jobs_added;
 	const struct pull_job *starting; /* a pull of it is being started */
 	struct pull_goal *goals;
 
@@ -45,7 +49,6 @@ struct puller {
 	uint64_t plan_pos, plan_known;
 	bool plan_entered, plan_over;
 	bool plan_failed; /* a pull of this pass */
-	char plan_tag;
 	uint64_t backoff_ns, retry_at_ns;
 
 	bool paced;

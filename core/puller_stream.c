@@ -100,7 +100,7 @@ bool stream_pull(struct puller *puller, uint64_t unit)
 		if (target - stream->ahead > room || target - stream->ahead < unit / 4)
 			continue;
 		switch (cache_pull(puller->cache, stream->ahead, target - stream->ahead, unit, true,
-		    NULL, &off, &len)) {
+		    TAG_STREAM, &off, &len)) {
 		case CACHE_PULL_STARTED:
 			stream->ahead = off + len;
 			puller->in_flight += len;

@@ -22,6 +22,11 @@ tasks_are() {
 	[[ $(of .tasks) == "$1" ]]
 }
 
+# comes REGION: a pull of it has begun, and has not ended.
+comes() {
+	[[ $(cache_of "$1" resident) -gt 0 ]]
+}
+
 opens() {
 	"$TOOLS/fileop" "$1" size >/dev/null 2>&1
 }
@@ -199,22 +204,6 @@ code_of 32 "none/order" "$REMRAM" record -o "$T/none/order" "$M/work" -- true
 code_of 1 "only root" setpriv --reuid 65534 --clear-groups "$REMRAM" pull "$M/work"
 code_of 1 "usage" "$REMRAM" flush
 
-step "a daemon forgets what a killed command wanted"
-run "$REMRAM" evict -q "$M"
-# Through a descriptor, as names are asked for at the donor; the kernel knows the attributes for a second.
-exec 8<"$M/work"
-run stat -L -t /proc/$$/fd/8 >"$T/out"
-kill -STOP "$DONOR_PID"
-"$REMRAM" pull /proc/$$/fd/8 >/dev/null 2>&1 &
-puller=$!
-guard_add job "$puller"
-eventually 10 "it waits" tasks_are 1
-kill -KILL "$puller"
-job_wait 10 "$puller"
-eventually 20 "nobody waits" tasks_are 0
-kill -CONT "$DONOR_PID"
-eventually 20 "the donor is back" connected
-exec 8<&-
 umount_dir "$M"
 
 step "on a slow network there is a bar on a terminal, and plain lines elsewhere"
@@ -249,6 +238,33 @@ on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"
 contains "umount" "$(<"$T/screen")" "pushing  ["
 guard_drop mount "$M"
 fileop --read "$D/work" verify 0 16M 6
+
+step "a daemon forgets what a killed command wanted, also while its donor is away"
+mount_source "$SRC" "$M" -o cache=memory,pull=none,push_interval=1h,max_dirty=64M
+network bandwidth 1M
+"$REMRAM" pull "$M/work" >/dev/null 2>&1 &
+puller=$!
+guard_add job "$puller"
+talk writer "$TOOLS/fileop" "$M/small" -
+tell writer write 0 1M 7
+"$REMRAM" flush "$M/small" >/dev/null 2>&1 &
+flusher=$!
+guard_add job "$flusher"
+eventually 10 "both wait" tasks_are 2
+eventually 10 "data comes" comes work
+network blackhole
+kill -KILL "$puller" "$flusher"
+job_wait 10 "$puller"
+job_wait 10 "$flusher"
+eventually 20 "nobody waits" tasks_are 0
+network bandwidth 0
+network resume
+eventually 20 "the donor is back" connected
+run_for 60 "$REMRAM" pull -q "$M/work"
+fileop --read "$M/work" verify 16M 16M 1
+hang_up writer
+umount_dir "$M"
+fileop --read "$D/small" verify 0 1M 7
 
 step "what goes aside with a lost lease is listed, written, pushed and dropped"
 network bandwidth 0

@@ -89,6 +89,47 @@ START_TEST(a_stop_does_not_hang_after_errors)
 }
 END_TEST
 
+static unsigned flushes_done;
+
+static void count_flush(struct cache_flush *flush, int err)
+{
+	(void)flush;
+	(void)err;
+	flushes_done++;
+}
+
+/* In its round, or waiting for the next one; the round goes on. */
+START_TEST(who_waits_for_a_flush_can_leave)
+{
+	struct cache_flush flushes[3];
+
+	stage_begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 100000});
+	fault_add(stage.cr.remote, &(struct fault_rule){
+				       .kind = FAULT_DELAY,
+				       .ops = FAULT_OP(STORE_WRITE),
+				       .delay_ns = SECOND,
+				   });
+	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out, 0), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		flushes[i] =
+		    (struct cache_flush){.durability = CACHE_REMOTE, .done = count_flush};
+		cache_flush(stage.cr.cache, &flushes[i]);
+		sim_run(&stage.sim, 10 * MS);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert(cache_flush_cancel(stage.cr.cache, &flushes[i]));
+		ck_assert(!cache_flush_cancel(stage.cr.cache, &flushes[i]));
+		memset(&flushes[i], 0xff, sizeof(flushes[i]));
+	}
+	sim_run(&stage.sim, 10 * SECOND);
+	ck_assert_uint_eq(flushes_done, 1);
+	ck_assert(!cache_flush_cancel(stage.cr.cache, &flushes[2]));
+	ck_assert_uint_eq(stage_status().dirty, 0);
+	stage_expect_remote(0, 64 * KIB, stage.out);
+	stage_end();
+}
+END_TEST
+
 START_TEST(fua_is_at_the_remote)
 {
 	stage_begin(&(struct cache_rig_conf){.size = MIB, .interval_ms = 100000});
@@ -255,6 +296,7 @@ int main(void)
 	tcase_add_test(tc, a_lost_answer_is_a_failure);
 	tcase_add_test(tc, what_was_pushed_is_pushed_again_when_the_flush_fails);
 	tcase_add_test(tc, a_stop_does_not_hang_after_errors);
+	tcase_add_test(tc, who_waits_for_a_flush_can_leave);
 	tcase_add_test(tc, fua_is_at_the_remote);
 	tcase_add_test(tc, local_durability_flushes_and_commits);
 	tcase_add_test(tc, the_index_hears_of_dirty_until_it_is_flushed);
