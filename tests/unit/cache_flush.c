@@ -111,8 +111,7 @@ START_TEST(who_waits_for_a_flush_can_leave)
 				   });
 	ck_assert_int_eq(stage_op(STORE_WRITE, 0, 64 * KIB, stage.out, 0), 0);
 	for (unsigned i = 0; i < 3; i++) {
-		flushes[i] =
-		    (struct cache_flush){.durability = CACHE_REMOTE, .done = count_flush};
+		flushes[i] = (struct cache_flush){.durability = CACHE_REMOTE, .done = count_flush};
 		cache_flush(stage.cr.cache, &flushes[i]);
 		sim_run(&stage.sim, 10 * MS);
 	}
