@@ -10,6 +10,9 @@
 #
 # As in bench.sh the contenders take turns, every export is filled with random bytes first, and the result is the
 # median.  A server's first run after filling is not measured: on each of them it touches pages for the first time.
+#
+# Small requests are also measured with a server that has nothing in it (tests/tools/nbdbare.c): what is left to be
+# gained where fio and the server together have all processors busy.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -26,7 +29,7 @@ QUICK=${BENCH_QUICK:+1}
 ROUNDS=${BENCH_ROUNDS:-${QUICK:-3}}
 RUNTIME=$((QUICK ? 1 : 3))
 SIZE=$((1 << 30))
-CONTENDERS=(nbdkit qemu-nbd remram)
+CONTENDERS=(nbdkit qemu-nbd remram bare)
 # Row: fio's rw, block size, depth, connections; or nbdcopy's direction.
 ROWS=(randread-4k-32-1 randwrite-4k-32-1 randread-4k-32-4 randwrite-4k-32-4 read-1m-8-1 write-1m-8-1 copy-out copy-in)
 declare -A URI
@@ -73,6 +76,16 @@ start_remram() {
 	wait_until 10 tcp_answers "$port" || die "remram export does not listen"
 }
 
+start_bare() {
+	local port
+	port=$(free_port)
+	start bare "$BUILD/tools/nbdbare" "unix:$GUARD_DIR/bare" "$SIZE"
+	start bare "$BUILD/tools/nbdbare" "127.0.0.1:$port" "$SIZE"
+	URI[bare-unix]="nbd+unix:///?socket=$GUARD_DIR/bare"
+	URI[bare-tcp]="nbd://127.0.0.1:$port/"
+	wait_until 10 tcp_answers "$port" || die "nbdbare does not listen"
+}
+
 # sample ROW TRANSPORT CONTENDER VALUE [FIO_US]
 sample() {
 	jq -cn --arg row "$1" --arg transport "$2" --arg contender "$3" --argjson value "$4" --argjson fio_us "${5:-null}" \
@@ -102,6 +115,7 @@ copy_ms() {
 
 measure() {
 	local row=$1 transport=$2 contender=$3 uri=${URI[$3-$2]} rw bs depth jobs value
+	[[ $contender != bare || $row == *-4k-* ]] || return 0
 	case $row in
 	copy-out) sample "$row" "$transport" "$contender" "$(copy_ms "$uri" null:)" ;;
 	copy-in)
@@ -122,7 +136,7 @@ report() {
 		def median: map(values) | sort | if length == 0 then null elif length % 2 == 1 then .[length / 2 | floor]
 			else (.[length / 2 - 1] + .[length / 2]) / 2 end;
 		. as $all | [$rows[] as $row | ("unix", "tcp") as $transport
-			| {$row, $transport, results: ([("nbdkit", "qemu-nbd", "remram") as $c | {key: $c, value: ([$all[]
+			| {$row, $transport, results: ([("nbdkit", "qemu-nbd", "remram", "bare") as $c | {key: $c, value: ([$all[]
 				| select(.row == $row and .transport == $transport and .contender == $c).value] | median)}] | from_entries)}
 			| . + {ratio: (.results.remram / .results.nbdkit), fio_us: ([$all[] | select(.row == $row
 				and .transport == $transport and .contender == "remram").fio_us] | median)}
@@ -138,16 +152,16 @@ report() {
 			"randread-4k-32-4": "the same read, 4 connections", "randwrite-4k-32-4": "the same write, 4 connections",
 			"read-1m-8-1": "1 MiB sequential read, 8 in flight", "write-1m-8-1": "1 MiB sequential write, 8 in flight",
 			"copy-out": "nbdcopy 1 GiB out", "copy-in": "nbdcopy 1 GiB in"}[.];
-		"| work | socket | unit | nbdkit | qemu-nbd | remram | remram : nbdkit | at most | target | reached |",
-		"|---|---|---|---|---|---|---|---|---|---|",
-		(.[] | "| \(.row | title) | \(.transport) | \(.row | unit) | \(.results.nbdkit | figure) | \(.results["qemu-nbd"] | figure) | \(.results.remram | figure) | \(.ratio | figure) | \(.most | figure) | \(if .target.op == "<=" then "≤" else "≥" end) \(.target.value) | \(if .reached then "yes" else "no" end) |")' \
+		"| work | socket | unit | nbdkit | qemu-nbd | remram | bare server | remram : nbdkit | at most | target | reached |",
+		"|---|---|---|---|---|---|---|---|---|---|---|",
+		(.[] | "| \(.row | title) | \(.transport) | \(.row | unit) | \(.results.nbdkit | figure) | \(.results["qemu-nbd"] | figure) | \(.results.remram | figure) | \(.results.bare | figure) | \(.ratio | figure) | \(.most | figure) | \(if .target.op == "<=" then "≤" else "≥" end) \(.target.value) | \(if .reached then "yes" else "no" end) |")' \
 		"$OUT/nbd.json" >"$OUT/nbd.md"
 	cat "$OUT/nbd.md"
 }
 
 main() {
 	local name transport row round i
-	[[ -x $BUILD/remram ]] || make -s -j2 "O=$BUILD" all >&2
+	[[ -x $BUILD/remram && -x $BUILD/tools/nbdbare ]] || make -s -j2 "O=$BUILD" all tools >&2
 	mkdir -p "$OUT"
 	guard_start $((300 + ROUNDS * 400))
 	trap guard_cleanup EXIT
