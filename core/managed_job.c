@@ -4,8 +4,8 @@
  * first, evicting.
  *
  * A job: listed in managed->jobs from its start to done.  A pull waits for the region to be open (want), then
- * is a job of the puller; a flush needs no open, since what is dirty is open.  A job that is cancelled is
- * told so when the step that it is in has ended.
+ * is a job of the puller; a flush needs no open, since what is dirty is open.  A job that is cancelled ends at
+ * once, however long its donor is away; only a commit of the index is waited for.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -69,5 +69,16 @@ guard_drop mount "$M"
 [[ ! -e $(run_dir "$M") ]] || fail "$(run_dir "$M") is left"
 fileop --read "$D/f" verify 0 2M 3
 network accept
+
+step "lazily it is left to itself"
+leave 5
+run "$REMRAM" umount -l "$M"
+is "what status calls it" "$(health)" leaving
+network accept
+eventually 20 "the daemon ends" process_gone "$PID"
+guard_drop pid "$PID"
+guard_drop mount "$M"
+[[ ! -e $(run_dir "$M") ]] || fail "$(run_dir "$M") is left"
+fileop --read "$D/f" verify 0 2M 5
 umount_dir "$D"
 finish
