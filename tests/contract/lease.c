@@ -209,10 +209,10 @@ START_TEST(a_silent_holder_loses_it)
 
 	two_clients(pools[_i]);
 	ck_assert_int_eq(raw_write(&a, 1, 0, "a", 1), 0);
-	usleep(LEASE_MS * 1000 / 2);
+	usleep(LEASE_MS * 1000 * 11 / 20);
 	ck_assert_int_eq(
 	    raw_ask(&a, (struct frame_req){.op = FRAME_PING, .id = FRAME_ID_PING}, NULL, 0), 0);
-	usleep(LEASE_MS * 1000 * 3 / 4);
+	usleep(LEASE_MS * 1000 * 11 / 20);
 	busy_because_of(&b, open_r(&b, POOL_WRITE, 1), "client 1"); /* the PING has kept it */
 	usleep(LEASE_MS * 1000 * 9 / 4);
 	ck_assert_int_eq(open_soon(&b, POOL_READ | POOL_WRITE, 1), 0);

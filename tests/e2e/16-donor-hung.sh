@@ -25,7 +25,7 @@ for M in "$T/ram" "$T/disk"; do
 	jobs+=("$JOB")
 done
 sleep 1
-kill -STOP "$DONOR_PID"
+donor_halt
 sleep 8
 kill -CONT "$DONOR_PID"
 for pid in "${jobs[@]}"; do
@@ -38,7 +38,7 @@ step "a short hang is not even noticed"
 lines=$(wc -l <"$T/ram.log")
 job "$TOOLS/fileop" --create "$T/ram/short" write 0 64M 1 , sleep 500 , write 64M 64M 1 , verify 0 128M 1
 sleep 0.2
-kill -STOP "$DONOR_PID"
+donor_halt
 sleep 2
 kill -CONT "$DONOR_PID"
 job_passes 20
@@ -47,7 +47,7 @@ is "lines in the log" "$(wc -l <"$T/ram.log")" "$lines"
 step "processes that wait for a hung donor can be killed"
 run rm "$T/ram/short"
 fileop --create "$T/ram/a" write 0 1M 1
-kill -STOP "$DONOR_PID"
+donor_halt
 pids=()
 for how in INT KILL; do
 	job env --default-signal=INT "$TOOLS/fileop" --direct "$T/ram/a" read 0 1M
@@ -64,7 +64,7 @@ fileop "$T/ram/a" verify 0 1M 1
 
 step "umount with a hung donor: at once if nothing is open, in time if something has just been closed"
 talk holder "$TOOLS/fileop" "$T/disk/names" -
-kill -STOP "$DONOR_PID"
+donor_halt
 start=$(now_ms)
 umount_dir "$T/ram"
 at_most "milliseconds" "$(since_ms "$start")" 8000

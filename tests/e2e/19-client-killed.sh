@@ -16,8 +16,11 @@ for pool in ram disk; do
 	fileop --create "$M/a" write 0 8M 1
 	talk holder "$TOOLS/fileop" "$M/a" -
 	tell holder write 0 1M 3
-	job "$TOOLS/fileop" --direct --write-only "$M/a" write 8M 24M 1 , write 8M 24M 1 , write 8M 24M 1 , \
-		write 8M 24M 1 , write 8M 24M 1 , write 8M 24M 1 , write 8M 24M 1 , write 8M 24M 1
+	writes=(write 8M 24M 1)
+	for i in {1..60}; do
+		writes+=("," write 8M 24M 1)
+	done
+	job "$TOOLS/fileop" --direct --write-only "$M/a" "${writes[@]}"
 	pid=$(daemon_pid "$M")
 	eventually 10 "writes are on their way" eval '[[ $(stat -c %s "$B/a") -gt 9000000 ]]'
 	kill -KILL "$pid"

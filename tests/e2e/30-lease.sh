@@ -128,7 +128,7 @@ for pool in ram disk; do
 		expect ENOLCK write 512K 4K 21 , read 0 1M
 	eventually 5 "the first write" "$TOOLS/fileop" --read "$B/f" verify 0 4K 20
 	network blackhole
-	sleep 1.5
+	sleep 0.5
 	refused "EBUSY" "$TOOLS/fileop" "$B/f" size
 	eventually 10 "another gets the lease" opens "$B/f"
 	fileop --direct "$B/f" write 0 1M 22

@@ -129,7 +129,7 @@ step "a server that is killed and started again under I/O: nothing fails, nothin
 on_port
 server_start "${NBDKIT[@]}" file "$T/image"
 mount_nbd "$URI"
-job fio --name=verify --filename="$M/nbd" --size=64M --rate=,16m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
+job fio --name=verify --filename="$M/nbd" --size=64M --rate=,8m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
 	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.killed.log"
 for _ in 1 2 3; do
 	sleep 1

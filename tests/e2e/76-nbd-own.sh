@@ -78,7 +78,7 @@ hole 20971520 67108864"
 		fileop "$M/work" write 1234567 500000 1 , fallocate punch 1234567 100001 , zeros 1234567 100001 , \
 			verify 1334568 399999 1
 		fileop "$M/work" fallocate punch 0 64M
-		eventually 10 "the memory goes back" test "$(stat -c %b "$T/$what")" -eq 0
+		eventually 10 "the memory goes back" eval '[[ $(stat -c %b "$T/$what") -eq 0 ]]'
 		verify "$M/work" 32M
 		umount_dir "$M"
 		eventually 10 "the client goes" unused "$T/$what"
@@ -186,7 +186,7 @@ rm "$T/image"
 step "a donor that is killed and started again under I/O: nothing fails, nothing is wrong"
 region "$T/disk/work" 64M
 mount_nbd "$(over tcp disk/work)" "$M"
-job fio --name=verify --filename="$M/work" --size=64M --rate=,16m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
+job fio --name=verify --filename="$M/work" --size=64M --rate=,8m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
 	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.killed.log"
 for _ in 1 2 3; do
 	sleep 1
@@ -204,7 +204,7 @@ step "connections that are cut under I/O: nothing fails, nothing is wrong"
 network_start --target "127.0.0.1:$NBD_PORT"
 eventually 10 "the client goes" unused "$T/disk/work"
 mount_nbd "nbd://127.0.0.1:$NETWORK_PORT/disk/work" "$M"
-job fio --name=verify --filename="$M/work" --size=64M --rate=,20m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
+job fio --name=verify --filename="$M/work" --size=64M --rate=,8m --rw=randwrite --bsrange=4k-256k --ioengine=libaio \
 	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.cut.log"
 for _ in {1..20}; do
 	sleep 0.1
@@ -297,7 +297,7 @@ kit() {
 kit
 mount_nbd "nbd+unix:///?socket=$T/kit" "$M"
 is "extents" "$("$TOOLS/fileop" --read "$M/nbd" extents)" "data 0 67108864"
-job fio --name=verify --filename="$M/nbd" --size=16M --rate=,8m --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
+job fio --name=verify --filename="$M/nbd" --size=16M --rate=,4m --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
 	--iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --output="$T/fio.killed.log"
 for _ in 1 2; do
 	sleep 1

@@ -35,9 +35,13 @@ cache_of() {
 	run "$REMRAM" status --json "$M" | jq -r ".[0].daemon.regions[] | select(.name == \"work\") | .cache.$1"
 }
 
+tasks_are() {
+	[[ $(run "$REMRAM" status --json "$M" | jq '.[0].daemon.tasks') == "$1" ]]
+}
+
 # shellcheck disable=SC2317  # called by eventually
 at_rest() {
-	[[ $(cache_of pulling) == 0 && $(run "$REMRAM" status --json "$M" | jq '.[0].daemon.tasks') == 0 ]]
+	[[ $(cache_of pulling) == 0 ]] && tasks_are 0
 }
 
 mount_pool ram "$D"
@@ -131,7 +135,7 @@ nbdcmd leave 16M 8M >/dev/null
 "$TOOLS/nbdcmd" "nbd+unix:///?socket=$SOCKET" cache 24M 4M >"$T/late" 2>&1 </dev/null &
 LATE=$!
 guard_add job "$LATE"
-eventually 10 "the daemon pulls" test "$(run "$REMRAM" status --json "$M" | jq '.[0].daemon.tasks')" -gt 0
+eventually 10 "the daemon pulls for all three" tasks_are 3
 is "meanwhile" "$(map remram:resident)" "0 33554432 0;"
 export_stop
 job_wait 10 "$LATE"

@@ -213,17 +213,11 @@ for pool in ram disk; do
 	umount_dir "$D"
 done
 
-# Every thread of it: what it gets from now on it does not take.
-donor_stands() {
-	! grep -hv '^[0-9]* (.*) T' "/proc/$DONOR_PID/task/"*/stat >/dev/null
-}
-
 step "the donor is away: umount says what would be lost"
 mount_pool ram "$M" -o cache=memory,push_interval=1h,max_dirty_age=2h
 talk writer "$TOOLS/fileop" --create "$M/away" -
 tell writer write 0 1M 1
-kill -STOP "$DONOR_PID"
-eventually 5 "the donor stands still" donor_stands
+donor_halt
 hang_up writer
 kill -KILL "$DONOR_PID"
 kill -CONT "$DONOR_PID" 2>/dev/null || true

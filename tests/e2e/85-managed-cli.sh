@@ -149,7 +149,7 @@ step "an interrupt ends a pull, and what waits for a donor that is away"
 run "$REMRAM" evict -q "$M"
 exec 8<"$M/work"
 run stat -L -t /proc/$$/fd/8 >"$T/out"
-kill -STOP "$DONOR_PID"
+donor_halt
 for file in /proc/$$/fd/8 "$M/work"; do
 	"$REMRAM" pull "$file" >"$T/out" 2>"$T/err" &
 	puller=$!
@@ -180,12 +180,12 @@ for size in 80x24 40x10 200x60; do
 	contains "the other screen, and back" "$(<"$T/screen")" $'\e[?1049l'
 	contains "the heading" "$(<"$T/screen")" "remram top"
 done
-on_terminal 80x24 wait=500 size=120x30 wait=500 type=q -- "$REMRAM" top -i 10s "$M" >"$T/screen"
+on_terminal 80x24 wait=2000 size=120x30 wait=2000 type=q -- "$REMRAM" top -i 10s "$M" >"$T/screen"
 # A map of four rows; the new size shows at once.
 contains "the legend in the last line" "$(<"$T/screen")" $'dirty\e[K\e[J'
 is "frames" "$(grep -o $'\e\[H' "$T/screen" | wc -l)" 2
 code=0
-timeout 30 "$TOOLS/terminal" 80x24 wait=500 type=^C -- "$REMRAM" top "$M" >"$T/screen" || code=$?
+timeout 30 "$TOOLS/terminal" 80x24 wait=2000 type=^C -- "$REMRAM" top "$M" >"$T/screen" || code=$?
 is "exit code after Ctrl-C" "$code" 0
 contains "back after Ctrl-C" "$(<"$T/screen")" $'\e[?1049l'
 
@@ -231,7 +231,6 @@ run "$REMRAM" pull -q "$M/work" 0-1M
 run_for 60 "$REMRAM" pull "$M/work" >"$T/out" 2>"$T/err"
 contains "a plain line" "$(head -n 1 "$T/err")" "pulling: "
 is "columns moved" "$(grep -c $'\e' "$T/err")" 0
-network bandwidth 16M
 tell writer write 0 16M 6
 hang_up writer
 on_terminal 80x24 -- "$REMRAM" umount "$M" >"$T/screen"

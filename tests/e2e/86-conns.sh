@@ -137,6 +137,7 @@ for how in direct "cache=memory,pull=all"; do
 done
 
 step "further connections are refused: the mount works, and says so"
+eventually 5 "those before are gone" proxied_are 0
 network most 1
 real_port=$DONOR_PORT
 DONOR_PORT=$NETWORK_PORT

@@ -378,6 +378,17 @@ donor_kill() {
 	guard_drop pid "$DONOR_PID"
 }
 
+# donor_halt: SIGSTOP; when it returns every thread of it stands, and takes nothing any more that comes.
+donor_halt() {
+	kill -STOP "$DONOR_PID"
+	eventually 5 "the donor stands still" donor_stands
+}
+
+# shellcheck disable=SC2317  # called by eventually
+donor_stands() {
+	! grep -hv '^[0-9]* (.*) T' "/proc/$DONOR_PID/task/"*/stat >/dev/null
+}
+
 # donor_back: starts it again, at the same port, with the same arguments.
 donor_back() {
 	donor_run
