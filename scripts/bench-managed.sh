@@ -76,9 +76,10 @@ managed_fio() {
 }
 
 # On a virtual machine the first touch of a free page may wait for the host, which takes back in a few seconds what
-# nobody uses: touch as much as a sample takes, so that none pays for what the one before has freed.
+# nobody uses: touch as much as all that is measured here uses together, so that no sample pays for what those before have
+# freed.
 touch_free_memory() {
-	"$TOOLS/memwork" --size $((2 * SIZE + SIZE / 4)) --random 0 --rounds 0 --quiet >/dev/null
+	"$TOOLS/memwork" --size $((8 * SIZE)) --random 0 --rounds 0 --quiet >/dev/null
 }
 
 # mb_s BYTES START_US: since then.
@@ -180,6 +181,7 @@ managed_measure_demand() {
 managed_measure_slowdown() {
 	local depth during after file=${FILE[managed]} fd
 	for depth in 1 32; do
+		touch_free_memory
 		managed_mount "$MANAGED_AT" pull=all
 		exec {fd}<"$file"
 		wait_until 10 managed_resident_is "$file" "$MANAGED_HOT" || die "nothing is pulled"
