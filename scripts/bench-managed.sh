@@ -75,13 +75,6 @@ managed_fio() {
 		--lat_percentiles=1 --clat_percentiles=0 --percentile_list=50:99 --output-format=json "${@:2}" </dev/null
 }
 
-# On a virtual machine the first touch of a free page may wait for the host, which takes back in a few seconds what
-# nobody uses: touch as much as all that is measured here uses together, so that no sample pays for what those before have
-# freed.
-touch_free_memory() {
-	"$TOOLS/memwork" --size $((8 * SIZE)) --random 0 --rounds 0 --quiet >/dev/null
-}
-
 # mb_s BYTES START_US: since then.
 mb_s() {
 	jq -n "$1 / (${EPOCHREALTIME/[.,]/} - $2)"
